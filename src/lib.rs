@@ -1,0 +1,3 @@
+//! The library behind `dispatch`, for its tests, fuzz targets and examples. It promises nothing to anyone else.
+
+pub mod policy;

@@ -1,0 +1,55 @@
+//! The bounds that the daemon works within: one plain value, made once at start-up, copied to every shard.
+//!
+//! **Invariants.** Every field has its unit in its name or type; the command line guarantees the minima stated here.
+//! **Not here.** Defaults and their reasons (`config`), what happens at a bound (whoever owns the thing bounded).
+
+use std::time::Duration;
+
+/// Every bound a shard or a session works within.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of one HTTP request head; more is 431.
+    pub request_head_bytes_max: usize,
+    /// Time for one request head to arrive; more is 408.
+    pub request_head_time_max: Duration,
+    /// Bytes of one WebSocket message of a driver; more is close code 1009. At least 128 KiB.
+    pub message_bytes_max: usize,
+    /// Bytes on their way to one driver, before its port's devices wait. At least 200 KiB: three whole datagrams.
+    pub outbox_bytes_max: usize,
+    /// Bytes of one driver on their way to devices, before its socket is left unread.
+    pub write_window_bytes_max: usize,
+    /// Bytes that all sessions together may reserve; a join that does not fit is 503.
+    pub session_memory_bytes_max: usize,
+    /// Receive buffers of a shard; readers wait when all are out.
+    pub receive_buffers: u16,
+    /// Bytes of one receive buffer.
+    pub receive_buffer_bytes: usize,
+    /// Submission entries of a shard's ring.
+    pub ring_entries: u32,
+    /// How long a driver may take nothing of what waits for it (close code 1013).
+    pub stall_time_max: Duration,
+    /// How long a driver may wait for write credit before the device that holds most of it is let go.
+    pub credit_wait_max: Duration,
+    /// How long writes may make no progress that a close, a leave or a drain waits for.
+    pub flush_time_max: Duration,
+    /// How long an idle driver is left without a ping.
+    pub ping_interval: Duration,
+    /// How long a driver may show no life (close code 1011).
+    pub driver_silence_max: Duration,
+    /// Idle time before the first of three keepalive probes to a device, and the time between them.
+    pub device_keepalive: Duration,
+    /// How long a device may acknowledge nothing of what waits for it (TCP_USER_TIMEOUT); zero leaves it to the kernel.
+    pub device_user_timeout: Duration,
+    /// Devices of the whole process; above it none is accepted until there is room.
+    pub devices_max: usize,
+    /// Devices of one port; more are disconnected at once. `usize::MAX` for no limit.
+    pub devices_per_port_max: usize,
+    /// Sessions of the whole process; more are 503. `usize::MAX` for no limit.
+    pub sessions_max: usize,
+    /// Open ports of the whole process; more are 503. `usize::MAX` for no limit.
+    pub ports_max: usize,
+    /// How long a closing socket waits for the other end's FIN before it is closed.
+    pub linger_time_max: Duration,
+    /// How long a drain may take in all.
+    pub drain_time_max: Duration,
+}

@@ -1,0 +1,3 @@
+//! Decisions, pure: no io, no async, no clock. Uses `protocol` alone.
+
+pub mod limits;
