@@ -1,3 +1,4 @@
 //! The library behind `dispatch`, for its tests, fuzz targets and examples. It promises nothing to anyone else.
 
 pub mod policy;
+pub mod protocol;

@@ -1,0 +1,8 @@
+//! Bytes and their meaning: dispatch messages, WebSocket frames, HTTP heads.
+//!
+//! **Invariants.** Pure functions over bytes; arbitrary input is an error value, never a panic.
+//! **Not here.** What a message leads to (`policy`, `shard`), and where bytes come from (`shard::ring`).
+
+pub mod frame;
+pub mod http;
+pub mod message;
