@@ -1,3 +1,10 @@
 //! Decisions, pure: no io, no async, no clock. Uses `protocol` alone.
 
+pub mod budget;
+pub mod counts;
+pub mod ending;
 pub mod limits;
+pub mod port_id;
+pub mod roster;
+pub mod sources;
+pub mod token;

@@ -1,0 +1,263 @@
+//! How joins are refused and how sessions, devices, ports and the process end: one value each, and one table from it to
+//! HTTP status, close code, exit code, name and log level.
+//!
+//! **Invariants.** Every ending has a name that is unique among its kind; close codes are those of RFC 6455 section 7.4.1.
+//! **Not here.** Carrying an ending out (`shard`, `edge`, `server`).
+
+use crate::protocol::message::MessageError;
+use std::borrow::Cow;
+use std::io::ErrorKind;
+use tracing::Level;
+
+/// Why a join was refused before the upgrade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JoinRefusal {
+    /// Another program holds the port.
+    InUse,
+    /// The process may not open the port.
+    NotAllowed,
+    /// The host has no such address family.
+    NoFamily,
+    /// What the session may use does not fit into the memory for sessions.
+    NoMemory,
+    /// As many sessions as are allowed.
+    TooManySessions,
+    /// As many open ports as are allowed.
+    TooManyPorts,
+    /// The daemon is stopping.
+    Draining,
+    /// The port could not be opened for another reason.
+    Io(ErrorKind),
+}
+
+impl JoinRefusal {
+    /// The HTTP status.
+    pub fn status(self) -> u16 {
+        match self {
+            JoinRefusal::InUse => 409,
+            JoinRefusal::NotAllowed => 403,
+            JoinRefusal::NoFamily
+            | JoinRefusal::NoMemory
+            | JoinRefusal::TooManySessions
+            | JoinRefusal::TooManyPorts
+            | JoinRefusal::Draining
+            | JoinRefusal::Io(_) => 503,
+        }
+    }
+
+    /// What the driver and its operator read.
+    pub fn reason(self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            JoinRefusal::InUse => "the port is in use by another program",
+            JoinRefusal::NotAllowed => "the daemon is not allowed to open this port",
+            JoinRefusal::NoFamily => "the host has no socket of the address family that accept asks for",
+            JoinRefusal::NoMemory => "no room for another session in the memory for sessions",
+            JoinRefusal::TooManySessions => "no room for another session",
+            JoinRefusal::TooManyPorts => "no room for another port",
+            JoinRefusal::Draining => "the daemon is stopping",
+            JoinRefusal::Io(kind) => return Cow::Owned(format!("the port could not be opened: {kind}")),
+        })
+    }
+}
+
+/// How a session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// The driver sent a close frame; it is answered with its own code.
+    DriverClosed,
+    /// The driver's connection ended without a close frame.
+    DriverGone,
+    /// The driver's connection failed.
+    Io(ErrorKind),
+    /// A binary message that cannot be decoded.
+    Undecodable(MessageError),
+    /// The driver broke the WebSocket protocol.
+    Violation,
+    /// A message over the size limit.
+    TooBig,
+    /// A text message that is not UTF-8.
+    NotUtf8,
+    /// The driver took nothing of what waited for it.
+    Stalled,
+    /// The driver showed no life.
+    Silent,
+    /// A large message found no room in the memory for sessions.
+    NoMemory,
+    /// The daemon stops.
+    Drained,
+    /// A defect ended the session's task or its port.
+    Failed,
+}
+
+impl SessionEnd {
+    /// The code of the daemon's close frame; `None` where none of its own is sent.
+    pub fn close_code(self) -> Option<u16> {
+        match self {
+            SessionEnd::DriverClosed | SessionEnd::DriverGone | SessionEnd::Io(_) => None,
+            SessionEnd::Drained => Some(1001),
+            SessionEnd::Undecodable(_) | SessionEnd::Violation => Some(1002),
+            SessionEnd::NotUtf8 => Some(1007),
+            SessionEnd::TooBig => Some(1009),
+            SessionEnd::Silent | SessionEnd::Failed => Some(1011),
+            SessionEnd::Stalled | SessionEnd::NoMemory => Some(1013),
+        }
+    }
+
+    /// The reason in the close frame and in the log; at most 123 bytes.
+    pub fn reason(self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            SessionEnd::DriverClosed => "the driver closed",
+            SessionEnd::DriverGone => "the driver is gone",
+            SessionEnd::Io(kind) => return Cow::Owned(format!("the driver's connection failed: {kind}")),
+            SessionEnd::Undecodable(fault) => return Cow::Owned(fault.to_string()),
+            SessionEnd::Violation => "WebSocket protocol error",
+            SessionEnd::TooBig => "message over the size limit",
+            SessionEnd::NotUtf8 => "text is not UTF-8",
+            SessionEnd::Stalled => "the driver took nothing of what waited for it",
+            SessionEnd::Silent => "the driver showed no life",
+            SessionEnd::NoMemory => "no room for a large message",
+            SessionEnd::Drained => "the daemon stops",
+            SessionEnd::Failed => "internal error",
+        })
+    }
+
+    /// A name for counters and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            SessionEnd::DriverClosed => "driver_closed",
+            SessionEnd::DriverGone => "driver_gone",
+            SessionEnd::Io(_) => "io",
+            SessionEnd::Undecodable(_) => "undecodable",
+            SessionEnd::Violation => "violation",
+            SessionEnd::TooBig => "too_big",
+            SessionEnd::NotUtf8 => "not_utf8",
+            SessionEnd::Stalled => "stalled",
+            SessionEnd::Silent => "silent",
+            SessionEnd::NoMemory => "no_memory",
+            SessionEnd::Drained => "drained",
+            SessionEnd::Failed => "failed",
+        }
+    }
+
+    /// How loud the ending is logged.
+    pub fn level(self) -> Level {
+        match self {
+            SessionEnd::DriverClosed | SessionEnd::DriverGone | SessionEnd::Io(_) | SessionEnd::Drained => Level::INFO,
+            SessionEnd::Failed => Level::ERROR,
+            _ => Level::WARN,
+        }
+    }
+}
+
+/// How a device ends. Its drivers get CLOSED for each but [`Refused`](Self::Refused).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceEnd {
+    /// No driver accepts its source.
+    Refused,
+    /// It closed its sending side.
+    DeviceClosed,
+    /// Its connection was reset or failed.
+    Io(ErrorKind),
+    /// It acknowledged nothing, or answered no keepalive probe, for too long.
+    TimedOut,
+    /// A driver sent CLOSE.
+    DriverClosed,
+    /// The last driver that accepts its source left.
+    Orphaned,
+    /// It held back its driver's writes for too long.
+    Stalled,
+    /// The daemon stops.
+    Drained,
+    /// A defect ended its task.
+    Failed,
+}
+
+impl DeviceEnd {
+    /// The ending that a failed receive or send means.
+    pub fn from_io(error: &std::io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => DeviceEnd::TimedOut,
+            kind => DeviceEnd::Io(kind),
+        }
+    }
+
+    /// A name for counters and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            DeviceEnd::Refused => "refused",
+            DeviceEnd::DeviceClosed => "device_closed",
+            DeviceEnd::Io(_) => "io",
+            DeviceEnd::TimedOut => "timed_out",
+            DeviceEnd::DriverClosed => "driver_closed",
+            DeviceEnd::Orphaned => "orphaned",
+            DeviceEnd::Stalled => "stalled",
+            DeviceEnd::Drained => "drained",
+            DeviceEnd::Failed => "failed",
+        }
+    }
+}
+
+/// How a port ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortEnd {
+    /// The last driver left.
+    Left,
+    /// The daemon stops.
+    Drained,
+}
+
+impl PortEnd {
+    /// A name for logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            PortEnd::Left => "left",
+            PortEnd::Drained => "drained",
+        }
+    }
+}
+
+/// How the process ends once it has started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProcessEnd {
+    /// It was told to stop, and everything was delivered.
+    Drained,
+    /// It was told to stop, and not everything was delivered in time.
+    DrainDeadline,
+    /// It was told to stop twice.
+    SecondSignal,
+    /// A shard's thread ended.
+    ShardFailed,
+}
+
+impl ProcessEnd {
+    /// The exit code.
+    pub fn exit_code(self) -> i32 {
+        match self {
+            ProcessEnd::Drained | ProcessEnd::DrainDeadline => 0,
+            ProcessEnd::SecondSignal => 130,
+            // EX_SOFTWARE of sysexits.h.
+            ProcessEnd::ShardFailed => 70,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_fits_into_a_close_frame() {
+        const REASON_BYTES_MAX: usize = 123;
+        let longest = MessageError::DataSize { size: u32::MAX, left: usize::MAX };
+        for end in [SessionEnd::Undecodable(longest), SessionEnd::Stalled, SessionEnd::Io(ErrorKind::ConnectionReset)] {
+            assert!(end.reason().len() <= REASON_BYTES_MAX, "{end:?}");
+        }
+    }
+
+    #[test]
+    fn a_port_in_use_is_a_conflict_and_a_full_daemon_unavailable() {
+        assert_eq!(JoinRefusal::InUse.status(), 409);
+        assert_eq!(JoinRefusal::NotAllowed.status(), 403);
+        assert_eq!(JoinRefusal::NoMemory.status(), 503);
+    }
+}
