@@ -2,3 +2,4 @@
 
 pub mod policy;
 pub mod protocol;
+pub mod shard;

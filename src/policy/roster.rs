@@ -90,7 +90,7 @@ impl<S: Clone> Roster<S> {
 
     /// The audience of `source`, in canonical form; `None` where nobody accepts it.
     ///
-    /// Whoever lets go of an audience calls [`release`](Self::release) after.
+    /// Whoever lets go of an audience calls [`release`](Self::release) before.
     pub fn audience(&mut self, source: IpAddr) -> Option<Rc<Audience<S>>> {
         if let Some(audience) = self.audiences.get(&source) {
             return (!audience.is_empty()).then(|| audience.clone());
@@ -104,10 +104,13 @@ impl<S: Clone> Roster<S> {
         Some(audience)
     }
 
-    /// Forgets the audience of `source` when no device holds it any more.
-    pub fn release(&mut self, source: IpAddr) {
-        if self.audiences.get(&source).is_some_and(|audience| Rc::strong_count(audience) == 1) {
-            self.audiences.remove(&source);
+    /// Forgets an audience that its last device is about to let go of.
+    pub fn release(&mut self, audience: &Rc<Audience<S>>) {
+        const ROSTER_AND_CALLER: usize = 2;
+        if Rc::strong_count(audience) <= ROSTER_AND_CALLER
+            && self.audiences.get(&audience.source).is_some_and(|known| Rc::ptr_eq(known, audience))
+        {
+            self.audiences.remove(&audience.source);
         }
     }
 
@@ -215,9 +218,8 @@ mod tests {
                         devices.extend(audience.map(|audience| (source, audience)));
                     }
                     Step::Disconnect { device } if !devices.is_empty() => {
-                        let (source, audience) = devices.swap_remove(device % devices.len());
-                        drop(audience);
-                        roster.release(ip(source));
+                        let (_, audience) = devices.swap_remove(device % devices.len());
+                        roster.release(&audience);
                     }
                     Step::Disconnect { .. } => {}
                 }
@@ -227,9 +229,8 @@ mod tests {
                 }
                 prop_assert_eq!(roster.len(), model.len());
             }
-            for (source, audience) in devices.drain(..) {
-                drop(audience);
-                roster.release(ip(source));
+            for (_, audience) in devices.drain(..) {
+                roster.release(&audience);
             }
             prop_assert!(roster.audiences.is_empty());
         }

@@ -1,0 +1,87 @@
+//! Accepting: devices on a port, drivers on the API. At a limit it pauses, and goes on when there is room.
+//!
+//! **Invariants.** A loop ends only when its listener is stopped or its port is gone; running out of descriptors or
+//! memory never ends it and never spins.
+//! **Not here.** Who is let in (`port`, `edge::api`).
+
+use crate::policy::counts::Count;
+use crate::shard::port::Port;
+use crate::shard::resources::Resources;
+use crate::shard::ring::{Accepted, Listener, Stream};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// How long a pause lasts before it is looked again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts devices for one port until its listener is stopped. A task of its own.
+pub async fn devices(port: Weak<Port>, listener: Rc<Listener>) {
+    let Some(resources) = port.upgrade().map(|port| port.resources().clone()) else { return };
+    while let Some(slot_free) = wait_for_room(&resources, &listener).await {
+        drop(slot_free);
+        let Some((stream, peer)) = next(&listener, &resources).await else { return };
+        // Another shard may have taken the last slot meanwhile; then the connection waits here.
+        let Some(slot) = wait_for_room(&resources, &listener).await else { return };
+        let Some(port) = port.upgrade() else { return };
+        port.admit(stream, peer.ip().to_canonical(), slot);
+    }
+}
+
+/// The next connection of a listener, whatever passes meanwhile; `None` once it is stopped.
+pub async fn next(listener: &Listener, resources: &Resources) -> Option<(Stream, SocketAddr)> {
+    let mut pausing = false;
+    loop {
+        match listener.accept().await {
+            Ok(Accepted::Stream(stream, peer)) => return Some((stream, peer)),
+            Ok(Accepted::Stopped) => return None,
+            // The connection was reset before it was accepted, or brought an error of its network (accept(2)).
+            Err(error) if is_of_the_connection(&error) => {}
+            Err(error) => {
+                if !pausing {
+                    pausing = true;
+                    resources.counts.one(Count::AcceptPauses);
+                    tracing::warn!(%error, "accepting pauses");
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Waits for room for one more device of the process; `None` once the listener is stopped.
+async fn wait_for_room(resources: &Resources, listener: &Listener) -> Option<OwnedSemaphorePermit> {
+    let slots = &resources.shared.device_slots;
+    if let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
+        return Some(slot);
+    }
+    resources.counts.one(Count::AcceptPauses);
+    tracing::warn!(devices_max = resources.limits().devices_max, "accepting pauses: no room for another device");
+    while !listener.is_stopped() {
+        if let Ok(Ok(slot)) = tokio::time::timeout(PAUSE, Arc::clone(slots).acquire_owned()).await {
+            return Some(slot);
+        }
+    }
+    None
+}
+
+fn is_of_the_connection(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::ECONNRESET
+                | libc::EPROTO
+                | libc::ENETDOWN
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::EINTR
+                | libc::EAGAIN
+        )
+    )
+}

@@ -1,0 +1,167 @@
+//! What shards ask of each other, and the way to ask.
+//!
+//! **Invariants.** A mailbox is bounded, and its owner's request loop never waits, so shards cannot wait in a ring.
+//! Requests of one session arrive in the order of sending.
+//! **Not here.** Carrying requests out (`shard`, `port`).
+
+use crate::policy::counts::PortCount;
+use crate::policy::ending::JoinRefusal;
+use crate::policy::port_id::PortId;
+use crate::policy::roster::SessionId;
+use crate::policy::sources::Sources;
+use crate::protocol::message::DeviceAddr;
+use crate::shard::credit::Credit;
+use crate::shard::outbox::Outbox;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+
+/// Requests that wait in one mailbox at most; senders wait beyond.
+const MAILBOX_REQUESTS: usize = 1_024;
+
+/// Everything that one shard may ask of another.
+#[derive(Debug)]
+pub enum Request {
+    /// Let a session join a port of this shard, and open the port if need be.
+    Join(Join),
+    /// A session has let go of its outbox. Sent by the subscription's own task alone, so that it comes after the
+    /// session's commands.
+    Left {
+        /// The port it was joined to.
+        port: PortId,
+        /// The session.
+        session: SessionId,
+    },
+    /// What a driver asked of devices, in order.
+    Commands {
+        /// The port it is joined to.
+        port: PortId,
+        /// The driver's session.
+        session: SessionId,
+        /// The commands of one read of its socket.
+        commands: Vec<Command>,
+    },
+    /// Let the device go that holds most of a session's credit.
+    LetGo {
+        /// The port the session is joined to.
+        port: PortId,
+        /// The session that waits.
+        session: SessionId,
+    },
+    /// Tell what there is and what was counted.
+    Count {
+        /// Where to.
+        reply: oneshot::Sender<ShardCount>,
+    },
+    /// Refuse joins, end every device and port, and say when all of it is done.
+    Drain {
+        /// Told when nothing of this shard is left.
+        reply: mpsc::Sender<usize>,
+    },
+}
+
+/// A session's wish to join a port.
+#[derive(Debug)]
+pub struct Join {
+    /// The port.
+    pub port: PortId,
+    /// The session.
+    pub session: SessionId,
+    /// From which sources it accepts devices.
+    pub sources: Sources,
+    /// Where its messages go.
+    pub outbox: Outbox,
+    /// Told once the port is open, or why it is not.
+    pub reply: oneshot::Sender<Result<(), JoinRefusal>>,
+}
+
+/// What a driver asks of a device.
+#[derive(Debug)]
+pub struct Command {
+    /// The device.
+    pub device: DeviceAddr,
+    /// What is to be done.
+    pub action: Action,
+    /// Comes back when it is done or dropped.
+    pub credit: Credit,
+}
+
+/// What is to be done with a device.
+#[derive(Debug)]
+pub enum Action {
+    /// Write these bytes, or send this datagram.
+    Write(Bytes),
+    /// Disconnect it after the writes before.
+    Close,
+}
+
+/// What one shard has and has counted.
+#[derive(Debug, Default)]
+pub struct ShardCount {
+    /// The shard.
+    pub shard: usize,
+    /// Its open ports.
+    pub ports: Vec<PortCount>,
+    /// Sessions whose sockets it serves.
+    pub sessions: usize,
+    /// Connected devices, including those that are ending.
+    pub devices: usize,
+    /// Tasks that have not ended.
+    pub tasks: usize,
+    /// Receive buffers that the kernel does not have.
+    pub buffers_out: usize,
+    /// Receive buffers that cannot come back.
+    pub buffers_lost: usize,
+    /// Its counts by name.
+    pub counts: BTreeMap<&'static str, u64>,
+}
+
+/// The way to every shard's mailbox.
+#[derive(Debug, Clone)]
+pub struct Peers(Arc<[mpsc::Sender<Request>]>);
+
+impl Peers {
+    /// Mailboxes for `shards` shards: the way to them, and each one's receiving end.
+    pub fn new(shards: usize) -> (Self, Vec<mpsc::Receiver<Request>>) {
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::channel(MAILBOX_REQUESTS)).unzip();
+        (Peers(senders.into()), receivers)
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Sends a request to the home of `port`, waiting while its mailbox is full. May not be raced: the request would be
+    /// lost.
+    pub async fn ask_home(&self, port: PortId, request: Request) {
+        self.ask(port.home(self.shards()), request).await;
+    }
+
+    /// Sends a request to one shard, as [`ask_home`](Self::ask_home) does.
+    pub async fn ask(&self, shard: usize, request: Request) {
+        // A mailbox closes only with its thread, and then the process ends.
+        let _ = self.0[shard].send(request).await;
+    }
+
+    /// Sends a request to one shard from a thread that may block.
+    pub fn ask_blocking(&self, shard: usize, request: Request) {
+        let _ = self.0[shard].blocking_send(request);
+    }
+
+    /// Asks every shard for its counts.
+    pub async fn count(&self) -> Vec<ShardCount> {
+        let mut replies = Vec::with_capacity(self.shards());
+        for shard in 0..self.shards() {
+            let (reply, counted) = oneshot::channel();
+            self.ask(shard, Request::Count { reply }).await;
+            replies.push(counted);
+        }
+        let mut counts = Vec::with_capacity(replies.len());
+        for counted in replies {
+            counts.extend(counted.await);
+        }
+        counts
+    }
+}

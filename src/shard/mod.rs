@@ -1,0 +1,214 @@
+//! One thread and what it owns: the ports whose home it is, and the loop that carries out what shards ask of each other.
+//!
+//! **Invariants.** A request is carried out without waiting, so that no shard can wait for another in a ring. The map of
+//! ports is the only strong owner of a port. A loop that never runs dry still lets the ring turn once a batch.
+//! **Not here.** Drivers' sockets (`edge`), and which shard is a port's home (`policy::port_id`).
+
+pub mod accept;
+pub mod credit;
+pub mod device;
+pub mod mailbox;
+pub mod outbox;
+pub mod port;
+pub mod resources;
+pub mod ring;
+pub mod sockets;
+pub mod udp;
+
+use crate::policy::counts::Count;
+use crate::policy::ending::{JoinRefusal, PortEnd};
+use crate::policy::port_id::PortId;
+use crate::policy::roster::SessionId;
+use crate::policy::sources::Family;
+use mailbox::{Join, Request, ShardCount};
+use outbox::{Outbox, Served, Subscription};
+use port::Port;
+use resources::Resources;
+use ring::Closing;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Requests carried out in one go before the rest of the shard has its turn.
+const BATCH_REQUESTS: usize = 64;
+/// How soon a join is tried again whose port is still being closed.
+const CLOSING_PAUSE: Duration = Duration::from_millis(1);
+/// How often a drain looks whether anything is left.
+const DRAIN_PAUSE: Duration = Duration::from_millis(5);
+
+/// One shard.
+pub struct Shard {
+    resources: Rc<Resources>,
+    ports: RefCell<HashMap<PortId, Rc<Port>>>,
+    /// Sockets that were stopped and whose descriptors may still be open.
+    closing: RefCell<Vec<(PortId, Family, Closing)>>,
+    draining: Cell<bool>,
+}
+
+impl Shard {
+    /// A shard without ports.
+    pub fn new(resources: Rc<Resources>) -> Rc<Self> {
+        Rc::new(Shard {
+            resources,
+            ports: RefCell::default(),
+            closing: RefCell::default(),
+            draining: Cell::new(false),
+        })
+    }
+
+    /// Carries out requests for as long as the process lives.
+    pub async fn run(self: Rc<Self>, mut mailbox: mpsc::Receiver<Request>) {
+        let mut batch = Vec::with_capacity(BATCH_REQUESTS);
+        while mailbox.recv_many(&mut batch, BATCH_REQUESTS).await > 0 {
+            let flooded = batch.len() == BATCH_REQUESTS;
+            for request in batch.drain(..) {
+                self.carry_out(request);
+            }
+            if flooded {
+                ring::turn().await;
+            }
+        }
+    }
+
+    fn carry_out(self: &Rc<Self>, request: Request) {
+        match request {
+            Request::Join(join) => self.join(join),
+            Request::Left { port, session } => self.leave(port, session),
+            Request::Commands { port, session, commands } => {
+                let port = self.ports.borrow().get(&port).cloned();
+                // Without its port the commands drop here, and their credit with them.
+                if let Some(port) = port {
+                    commands.into_iter().for_each(|command| port.command(session, command));
+                }
+            }
+            Request::LetGo { port, session } => {
+                if let Some(port) = self.ports.borrow().get(&port) {
+                    port.let_go(session);
+                }
+            }
+            // Whoever asked may have gone.
+            Request::Count { reply } => drop(reply.send(self.count())),
+            Request::Drain { reply } => self.drain(reply),
+        }
+    }
+
+    fn join(self: &Rc<Self>, join: Join) {
+        if self.is_closing(&join) {
+            let peers = self.resources.shared.peers.clone();
+            let shard = self.resources.shard;
+            ring::spawn(async move {
+                tokio::time::sleep(CLOSING_PAUSE).await;
+                peers.ask(shard, Request::Join(join)).await;
+            });
+            return;
+        }
+        let Join { port: id, session, sources, outbox, reply } = join;
+        let answer = self.port_for(id, &sources).inspect(|port| {
+            let subscription = self.subscribe(id, session, outbox);
+            port.join(session, sources, subscription);
+        });
+        let _ = reply.send(answer.map(|_| ()));
+    }
+
+    /// The port, opened if need be, with the sockets that `sources` need.
+    fn port_for(&self, id: PortId, sources: &crate::policy::sources::Sources) -> Result<Rc<Port>, JoinRefusal> {
+        if self.draining.get() {
+            return Err(JoinRefusal::Draining);
+        }
+        if let Some(port) = self.ports.borrow().get(&id) {
+            port.open_sockets(sources)?;
+            return Ok(port.clone());
+        }
+        let slot = self.resources.shared.ports.reserve(1).ok_or(JoinRefusal::TooManyPorts)?;
+        let port = Port::new(id, self.resources.clone(), slot);
+        port.open_sockets(sources)?;
+        self.resources.counts.one(Count::PortsOpened);
+        tracing::info!(server_protocol = id.transport.name(), server_port = id.number.get(), "port opened");
+        self.ports.borrow_mut().insert(id, port.clone());
+        Ok(port)
+    }
+
+    /// Makes the port's end of an outbox and starts the task that serves it and holds its lease.
+    fn subscribe(&self, port: PortId, session: SessionId, outbox: Outbox) -> Rc<Subscription> {
+        let (subscription, flusher) = Subscription::new(session, outbox);
+        let peers = self.resources.shared.peers.clone();
+        let shard = self.resources.shard;
+        ring::spawn(async move {
+            if flusher.run().await == Served::Left {
+                // Through the mailbox, so that it comes after the commands that the session sent before.
+                peers.ask(shard, Request::Left { port, session }).await;
+            }
+        });
+        subscription
+    }
+
+    fn leave(&self, id: PortId, session: SessionId) {
+        let Some(port) = self.ports.borrow().get(&id).cloned() else { return };
+        let stopped = port.leave(session);
+        self.remember_closing(id, stopped);
+        if port.is_empty() && !self.draining.get() {
+            self.close(id, PortEnd::Left);
+        }
+    }
+
+    fn close(&self, id: PortId, end: PortEnd) {
+        self.ports.borrow_mut().remove(&id);
+        self.resources.counts.one(Count::PortsClosed);
+        tracing::info!(
+            server_protocol = id.transport.name(),
+            server_port = id.number.get(),
+            end = end.name(),
+            "port closed"
+        );
+    }
+
+    fn remember_closing(&self, id: PortId, stopped: Vec<(Family, Closing)>) {
+        let mut closing = self.closing.borrow_mut();
+        closing.retain(|(_, _, closing)| !closing.is_closed());
+        closing.extend(stopped.into_iter().map(|(family, closing)| (id, family, closing)));
+    }
+
+    /// Whether a socket that this join needs is still being closed.
+    fn is_closing(&self, join: &Join) -> bool {
+        let mut closing = self.closing.borrow_mut();
+        closing.retain(|(_, _, closing)| !closing.is_closed());
+        closing.iter().any(|(port, family, _)| *port == join.port && join.sources.has(*family))
+    }
+
+    fn count(&self) -> ShardCount {
+        ShardCount {
+            shard: self.resources.shard,
+            ports: self.ports.borrow().values().map(|port| port.count()).collect(),
+            sessions: self.resources.sessions.get(),
+            devices: self.resources.devices.get(),
+            tasks: ring::tasks(),
+            buffers_out: self.resources.pool.out(),
+            buffers_lost: self.resources.pool.lost(),
+            counts: self.resources.counts.by_name(),
+        }
+    }
+
+    fn drain(self: &Rc<Self>, reply: mpsc::Sender<usize>) {
+        self.draining.set(true);
+        for (id, port) in self.ports.borrow().iter() {
+            let stopped = port.drain();
+            self.remember_closing(*id, stopped);
+        }
+        let shard = self.clone();
+        ring::spawn(async move {
+            while !shard.is_drained() {
+                tokio::time::sleep(DRAIN_PAUSE).await;
+            }
+            let _ = reply.send(shard.resources.shard).await;
+        });
+    }
+
+    fn is_drained(&self) -> bool {
+        let drained: Vec<PortId> =
+            self.ports.borrow().iter().filter(|(_, port)| port.is_drained()).map(|(id, _)| *id).collect();
+        drained.into_iter().for_each(|id| self.close(id, PortEnd::Drained));
+        self.ports.borrow().is_empty() && self.resources.sessions.get() == 0 && self.resources.devices.get() == 0
+    }
+}

@@ -1,0 +1,331 @@
+//! One open port at its home: its sockets, its devices and the roster of who is joined.
+//!
+//! **Invariants.** A family's socket is open exactly while a joined driver accepts a source of it. TCP ids count up from
+//! 0 and are used once. Dropping a port stops its sockets.
+//! **Not here.** Which ports there are (`shard`), what a device does (`device`) and how datagrams travel (`udp`).
+
+use crate::policy::counts::{Count, PortCount};
+use crate::policy::budget::Reservation;
+use crate::policy::ending::{DeviceEnd, JoinRefusal};
+use crate::policy::port_id::{PortId, Transport};
+use crate::policy::roster::{Audience, Roster, SessionId};
+use crate::policy::sources::{Family, Sources};
+use crate::protocol::message::{DeviceAddr, DeviceName, ToDriver};
+use crate::shard::device::{self, Device};
+use crate::shard::mailbox::{Action, Command};
+use crate::shard::outbox::{Appended, Subscription};
+use crate::shard::resources::Resources;
+use crate::shard::ring::{self, Closing, Datagrams, Listener, Stream};
+use crate::shard::{accept, sockets, udp};
+use std::cell::{Cell, Ref, RefCell};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::rc::{Rc, Weak};
+use tokio::sync::OwnedSemaphorePermit;
+
+/// One open port.
+pub struct Port {
+    id: PortId,
+    resources: Rc<Resources>,
+    roster: RefCell<Roster<Rc<Subscription>>>,
+    devices: RefCell<BTreeMap<u64, Rc<Device>>>,
+    next_device: Cell<u64>,
+    /// Devices whose drivers have not all been told CLOSED.
+    unannounced: Cell<usize>,
+    sockets: RefCell<Vec<(Family, PortSocket)>>,
+    draining: Cell<bool>,
+    _slot: Reservation,
+}
+
+/// One family's socket.
+enum PortSocket {
+    Listener(Rc<Listener>),
+    Datagrams(Rc<Datagrams>),
+}
+
+impl PortSocket {
+    fn stop(&self) -> Closing {
+        match self {
+            PortSocket::Listener(listener) => listener.stop(),
+            PortSocket::Datagrams(datagrams) => datagrams.stop(),
+        }
+    }
+}
+
+impl Port {
+    /// A port without sockets or drivers.
+    pub fn new(id: PortId, resources: Rc<Resources>, slot: Reservation) -> Rc<Self> {
+        Rc::new(Port {
+            id,
+            resources,
+            roster: RefCell::default(),
+            devices: RefCell::default(),
+            next_device: Cell::new(0),
+            unannounced: Cell::new(0),
+            sockets: RefCell::default(),
+            draining: Cell::new(false),
+            _slot: slot,
+        })
+    }
+
+    /// Transport and number.
+    pub fn id(&self) -> PortId {
+        self.id
+    }
+
+    /// What it shares with the rest of its shard.
+    pub fn resources(&self) -> &Rc<Resources> {
+        &self.resources
+    }
+
+    /// Who is joined. Borrowed: not to be held across an await.
+    pub fn roster(&self) -> Ref<'_, Roster<Rc<Subscription>>> {
+        self.roster.borrow()
+    }
+
+    /// Opens the sockets that `sources` need and that are not open.
+    ///
+    /// # Errors
+    /// Why they cannot be opened; then none of them is. A host that lacks one of two families is no error.
+    pub fn open_sockets(self: &Rc<Self>, sources: &Sources) -> Result<(), JoinRefusal> {
+        let mut opened = Vec::new();
+        let mut served = false;
+        for family in Family::ALL.into_iter().filter(|&family| sources.has(family)) {
+            if self.sockets.borrow().iter().any(|(open, _)| *open == family) {
+                served = true;
+                continue;
+            }
+            match sockets::open(self.id, family) {
+                Ok(socket) => opened.push((family, socket)),
+                Err(JoinRefusal::NoFamily) => tracing::warn!(port = %self.id, ?family, "the host lacks this family"),
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        if opened.is_empty() && !served {
+            return Err(JoinRefusal::NoFamily);
+        }
+        for (family, socket) in opened {
+            let socket = match self.id.transport {
+                Transport::Tcp => {
+                    let listener = Rc::new(Listener::new(socket));
+                    ring::spawn(accept::devices(Rc::downgrade(self), listener.clone()));
+                    PortSocket::Listener(listener)
+                }
+                Transport::Udp => {
+                    let datagrams = Rc::new(Datagrams::new(socket));
+                    ring::spawn(udp::receive(Rc::downgrade(self), datagrams.clone()));
+                    PortSocket::Datagrams(datagrams)
+                }
+            };
+            self.sockets.borrow_mut().push((family, socket));
+        }
+        Ok(())
+    }
+
+    /// Adds a session, which is then told of the devices that are there.
+    pub fn join(self: &Rc<Self>, session: SessionId, sources: Sources, subscription: Rc<Subscription>) {
+        if self.devices.borrow().values().any(|device| sources.accepts(device.source())) {
+            subscription.introduce_below(self.next_device.get());
+            ring::spawn(introduce(Rc::downgrade(self), subscription.clone()));
+        }
+        self.roster.borrow_mut().join(session, sources, subscription);
+    }
+
+    /// Removes a session, ends the devices that nobody accepts any more, and stops the sockets that nobody needs. What
+    /// was stopped is returned with its family.
+    pub fn leave(&self, session: SessionId) -> Vec<(Family, Closing)> {
+        self.roster.borrow_mut().leave(session);
+        self.end_devices(DeviceEnd::Orphaned, Device::is_orphan);
+        let roster = self.roster.borrow();
+        self.stop_sockets(|family| !roster.has(family))
+    }
+
+    /// Whether nobody is joined.
+    pub fn is_empty(&self) -> bool {
+        self.roster.borrow().is_empty()
+    }
+
+    /// Stops accepting and ends every device. True where nothing of the port is left; otherwise the last device says so
+    /// to the shard's drain.
+    pub fn drain(&self) -> Vec<(Family, Closing)> {
+        self.draining.set(true);
+        let stopped = self.stop_sockets(|_| true);
+        self.end_devices(DeviceEnd::Drained, |_| true);
+        self.finish_when_drained();
+        stopped
+    }
+
+    /// Whether it is draining and its sessions have been let go.
+    pub fn is_drained(&self) -> bool {
+        self.draining.get() && self.unannounced.get() == 0
+    }
+
+    /// How many are joined and connected.
+    pub fn count(&self) -> PortCount {
+        PortCount { port: self.id, drivers: self.roster.borrow().len(), devices: self.devices.borrow().len() }
+    }
+
+    /// The socket for datagrams of this family, while it is open.
+    pub fn datagrams(&self, family: Family) -> Option<Rc<Datagrams>> {
+        self.sockets.borrow().iter().find_map(|(open, socket)| match socket {
+            PortSocket::Datagrams(datagrams) if *open == family => Some(datagrams.clone()),
+            _ => None,
+        })
+    }
+
+    /// Carries out what a session's driver asks of a device, or drops and counts it.
+    pub fn command(&self, session: SessionId, command: Command) {
+        let Command { device, action, credit } = command;
+        let done = match (self.id.transport, action) {
+            (Transport::Udp, Action::Write(data)) => udp::send(self, device, &data),
+            (Transport::Udp, Action::Close) => false,
+            (Transport::Tcp, Action::Write(data)) => {
+                self.find(session, device).is_some_and(|device| device.write(session, data, credit))
+            }
+            (Transport::Tcp, Action::Close) => {
+                self.find(session, device).map(|device| device.end(DeviceEnd::DriverClosed)).is_some()
+            }
+        };
+        if !done {
+            self.resources.counts.one(match self.id.transport {
+                Transport::Tcp => Count::WritesDropped,
+                Transport::Udp => Count::DatagramsDroppedWrite,
+            });
+        }
+    }
+
+    /// Lets the device go that holds most of a session's credit, if any holds some.
+    pub fn let_go(&self, session: SessionId) {
+        let devices = self.devices.borrow();
+        let holding = devices.values().map(|device| (device.credit_of(session), device));
+        if let Some((credit_bytes @ 1.., device)) = holding.max_by_key(|(credit_bytes, _)| *credit_bytes) {
+            tracing::warn!(
+                port = %self.id, remote_ip = %device.source(), device = device.id(), credit_bytes,
+                "device let go: it holds most of its driver's write window"
+            );
+            self.resources.counts.one(Count::DevicesStalled);
+            device.abort(DeviceEnd::Stalled);
+        }
+    }
+
+    /// Lets a device in, if a driver accepts its source and the port has room.
+    pub fn admit(self: &Rc<Self>, stream: Stream, source: IpAddr, slot: OwnedSemaphorePermit) {
+        let counts = &self.resources.counts;
+        let Some(audience) = self.roster.borrow_mut().audience(source) else {
+            counts.one(Count::DevicesRefusedSource);
+            tracing::debug!(port = %self.id, remote_ip = %source, end = DeviceEnd::Refused.name(), "device refused: no driver accepts it");
+            return;
+        };
+        let limits = self.resources.limits();
+        if self.devices.borrow().len() >= limits.devices_per_port_max {
+            counts.one(Count::DevicesRefusedLimit);
+            tracing::warn!(port = %self.id, remote_ip = %source, "device refused: the port is full");
+            return;
+        }
+        let options = stream
+            .set_nodelay()
+            .and_then(|()| stream.set_liveness(limits.device_keepalive, limits.device_user_timeout));
+        if let Err(error) = options {
+            // The connection is dead already; the first receive says how.
+            tracing::debug!(port = %self.id, remote_ip = %source, %error, "socket options were not taken");
+        }
+        let id = self.next_device.get();
+        self.next_device.set(id + 1);
+        let device = Device::new(id, stream, audience.clone(), self, &self.resources, slot);
+        self.devices.borrow_mut().insert(id, device.clone());
+        self.unannounced.set(self.unannounced.get() + 1);
+        counts.one(Count::DevicesOpened);
+        tracing::debug!(port = %self.id, remote_ip = %source, device = id, "device opened");
+        let opened = ToDriver::Opened { device: device.name() };
+        let mut unopened = Vec::new();
+        for (_, subscription) in audience.subscribers().iter() {
+            match subscription.try_append(&opened) {
+                Appended::Yes => counts.one(Count::MessagesToDrivers),
+                Appended::Full => unopened.push(subscription.clone()),
+                Appended::Closed => {}
+            }
+        }
+        ring::spawn(device::serve(device, unopened));
+    }
+
+    /// A device is gone that held this audience.
+    pub fn release(&self, audience: &Rc<Audience<Rc<Subscription>>>) {
+        self.roster.borrow_mut().release(audience);
+    }
+
+    /// Takes a device out of the table.
+    pub fn forget(&self, device: &Device) {
+        self.devices.borrow_mut().remove(&device.id());
+    }
+
+    /// A device's drivers have been told CLOSED, and its task holds its audience no longer.
+    pub fn device_announced(&self) {
+        self.unannounced.set(self.unannounced.get() - 1);
+        self.finish_when_drained();
+    }
+
+    fn finish_when_drained(&self) {
+        if self.is_drained() {
+            self.roster.borrow().subscribers().for_each(|subscription| subscription.finish());
+            self.roster.borrow_mut().clear();
+        }
+    }
+
+    /// The device that a driver's command names, if it is one of its own.
+    fn find(&self, session: SessionId, name: DeviceAddr) -> Option<Rc<Device>> {
+        let device = self.devices.borrow().get(&name.id_or_port)?.clone();
+        (name.ip == Some(device.source()) && device.is_accepted_by(session)).then_some(device)
+    }
+
+    /// The first device that a session accepts and has not been told of.
+    fn next_stranger(&self, subscription: &Subscription) -> Option<DeviceName> {
+        let devices = self.devices.borrow();
+        let strangers = devices.range(subscription.strangers()).map(|(_, device)| device);
+        let accepted = |device: &&Rc<Device>| device.is_accepted_by(subscription.session());
+        strangers.into_iter().find(accepted).map(|device| device.name())
+    }
+
+    fn end_devices(&self, why: DeviceEnd, which: impl Fn(&Device) -> bool) {
+        for device in self.devices.borrow().values().filter(|device| which(device)) {
+            device.end(why);
+        }
+    }
+
+    fn stop_sockets(&self, which: impl Fn(Family) -> bool) -> Vec<(Family, Closing)> {
+        let mut stopped = Vec::new();
+        self.sockets.borrow_mut().retain(|(family, socket)| {
+            let stop = which(*family);
+            if stop {
+                stopped.push((*family, socket.stop()));
+            }
+            !stop
+        });
+        stopped
+    }
+}
+
+/// Tells a session of the devices that were there before it, as its outbox has room. A task of its own.
+async fn introduce(port: Weak<Port>, subscription: Rc<Subscription>) {
+    let next = || port.upgrade()?.next_stranger(&subscription);
+    loop {
+        while let Some(device) = next() {
+            if subscription.try_append(&ToDriver::Opened { device }) != Appended::Yes {
+                break;
+            }
+            subscription.introduced(Some(device.id_or_port));
+        }
+        subscription.wake_strangers();
+        let last = Cell::new(None);
+        let opened = || {
+            let device = next()?;
+            last.set(Some(device.id_or_port));
+            Some(ToDriver::Opened { device })
+        };
+        if !subscription.append_with(opened).await {
+            break;
+        }
+        subscription.introduced(last.get());
+    }
+    subscription.introduced(None);
+    subscription.wake_strangers();
+}

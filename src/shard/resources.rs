@@ -1,0 +1,83 @@
+//! What the ports and sessions of one shard share.
+//!
+//! **Invariants.** It belongs to one thread; only budgets, slots and mailboxes reach beyond it.
+//! **Not here.** Ports and sessions themselves.
+
+use crate::policy::budget::Budget;
+use crate::policy::counts::Counts;
+use crate::policy::limits::Limits;
+use crate::shard::mailbox::Peers;
+use crate::shard::ring::{DatagramBatch, Pool};
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// What the whole process shares; clones are the same.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// Every bound.
+    pub limits: Limits,
+    /// The way to every shard.
+    pub peers: Peers,
+    /// Room for devices.
+    pub device_slots: Arc<Semaphore>,
+    /// Room for open ports.
+    pub ports: Budget,
+    /// Room for sessions.
+    pub sessions: Budget,
+    /// Memory that sessions may reserve.
+    pub session_memory: Budget,
+}
+
+impl Shared {
+    /// Everything free.
+    pub fn new(limits: Limits, peers: Peers) -> Self {
+        Shared {
+            limits,
+            peers,
+            device_slots: Arc::new(Semaphore::new(limits.devices_max.min(Semaphore::MAX_PERMITS))),
+            ports: Budget::new(limits.ports_max),
+            sessions: Budget::new(limits.sessions_max),
+            session_memory: Budget::new(limits.session_memory_bytes_max),
+        }
+    }
+}
+
+/// What one shard's ports and sessions share.
+pub struct Resources {
+    /// The shard's index.
+    pub shard: usize,
+    /// What the whole process shares.
+    pub shared: Shared,
+    /// What this shard has counted.
+    pub counts: Counts,
+    /// Its receive buffers.
+    pub pool: Pool,
+    /// Sessions whose sockets this shard serves.
+    pub sessions: Cell<usize>,
+    /// Devices of this shard's ports, until their sockets are closed.
+    pub devices: Cell<usize>,
+    /// One batch for all UDP ports, made with the first.
+    pub datagrams: RefCell<Option<DatagramBatch>>,
+}
+
+impl Resources {
+    /// What a shard starts with. Called on its own thread, in its runtime.
+    pub fn new(shard: usize, shared: Shared) -> Self {
+        let pool = Pool::new(shared.limits.receive_buffers, shared.limits.receive_buffer_bytes);
+        Resources {
+            shard,
+            shared,
+            counts: Counts::default(),
+            pool,
+            sessions: Cell::new(0),
+            devices: Cell::new(0),
+            datagrams: RefCell::new(None),
+        }
+    }
+
+    /// Every bound.
+    pub fn limits(&self) -> &Limits {
+        &self.shared.limits
+    }
+}

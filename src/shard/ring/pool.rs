@@ -1,0 +1,150 @@
+//! The receive buffers of a shard: a group that the kernel picks from when bytes are there, so that a device that is
+//! silent pins none.
+//!
+//! **Invariants.** A buffer is the kernel's, or one [`Buffer`]'s, never both; every [`Buffer`] gives its id back; the
+//! memory is allocated once and never freed, as the kernel may write into it until the process ends.
+//! **Not here.** Which receive gets a buffer (`stream`).
+
+use super::{spawn, submit};
+use io_uring::opcode;
+use std::cell::{Cell, RefCell};
+use std::ops::Deref;
+use std::rc::Rc;
+use tokio::sync::Notify;
+
+/// The only group of a shard's ring.
+pub(super) const GROUP: u16 = 0;
+
+/// The receive buffers of a shard. Clones are the same pool.
+#[derive(Clone)]
+pub struct Pool(Rc<Inner>);
+
+struct Inner {
+    memory: *mut u8,
+    buffer_bytes: usize,
+    buffers: u16,
+    /// Buffers that the kernel does not have.
+    out: Cell<usize>,
+    /// Buffers that no one can give back, as the task that received them ended first.
+    lost: Cell<usize>,
+    /// Ids on their way back to the kernel.
+    returned: RefCell<Vec<u16>>,
+    return_due: Notify,
+    freed: Notify,
+}
+
+/// Bytes that were received. Dropping it gives its buffer back at the end of the loop's turn.
+pub struct Buffer {
+    pool: Pool,
+    id: u16,
+    len: usize,
+}
+
+impl Pool {
+    /// Allocates `buffers` of `buffer_bytes` each and gives them to the ring of the calling shard.
+    pub fn new(buffers: u16, buffer_bytes: usize) -> Self {
+        let memory: &'static mut [u8] = Box::leak(vec![0; usize::from(buffers) * buffer_bytes].into_boxed_slice());
+        let pool = Pool(Rc::new(Inner {
+            memory: memory.as_mut_ptr(),
+            buffer_bytes,
+            buffers,
+            out: Cell::new(usize::from(buffers)),
+            lost: Cell::new(0),
+            returned: RefCell::new((0..buffers).collect()),
+            return_due: Notify::new(),
+            freed: Notify::new(),
+        }));
+        pool.0.return_due.notify_one();
+        spawn(give_back(pool.clone()));
+        pool
+    }
+
+    /// Buffers that are neither with the kernel nor lost.
+    pub fn out(&self) -> usize {
+        self.0.out.get() - self.0.lost.get()
+    }
+
+    /// Buffers that were lost with the task that received into them.
+    pub fn lost(&self) -> usize {
+        self.0.lost.get()
+    }
+
+    /// Bytes of one buffer.
+    pub fn buffer_bytes(&self) -> usize {
+        self.0.buffer_bytes
+    }
+
+    /// Waits until the kernel has a buffer, as far as is known here.
+    pub async fn freed(&self) {
+        if self.0.out.get() == usize::from(self.0.buffers) {
+            self.0.freed.notified().await;
+        }
+    }
+
+    /// The buffer that the kernel picked, with `len` bytes in it.
+    pub(super) fn take(&self, id: u16, len: usize) -> Buffer {
+        debug_assert!(id < self.0.buffers && len <= self.0.buffer_bytes);
+        self.0.out.set(self.0.out.get() + 1);
+        Buffer { pool: self.clone(), id, len }
+    }
+
+    /// Counts a buffer that the kernel may have picked for a receive whose result nobody takes.
+    pub(super) fn lose(&self) {
+        self.0.out.set(self.0.out.get() + 1);
+        self.0.lost.set(self.0.lost.get() + 1);
+    }
+
+    fn address(&self, id: u16) -> *mut u8 {
+        // SAFETY: ids are below the number of buffers, so the result lies within the one allocation.
+        unsafe { self.0.memory.add(usize::from(id) * self.0.buffer_bytes) }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the kernel has written `len` bytes there, and does not touch the buffer until its id is given back,
+        // which is when this value drops.
+        unsafe { std::slice::from_raw_parts(self.pool.address(self.id), self.len) }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.pool.0.returned.borrow_mut().push(self.id);
+        self.pool.0.return_due.notify_one();
+    }
+}
+
+/// Gives ids back once a turn: sorted, one operation a run of neighbours. Ends with its shard.
+async fn give_back(pool: Pool) {
+    let mut ids = Vec::new();
+    let mut under_way = Vec::new();
+    loop {
+        pool.0.return_due.notified().await;
+        std::mem::swap(&mut ids, &mut *pool.0.returned.borrow_mut());
+        ids.sort_unstable();
+        for run in ids.chunk_by(|&a, &b| b == a + 1) {
+            let entry = opcode::ProvideBuffers::new(
+                pool.address(run[0]),
+                pool.0.buffer_bytes as i32,
+                run.len() as u16,
+                GROUP,
+                run[0],
+            );
+            // SAFETY: the memory lives as long as the process, and the ids belong to no `Buffer` any more.
+            under_way.push((run.len(), unsafe { submit((), entry.build()) }));
+        }
+        for (count, operation) in under_way.drain(..) {
+            let back = operation.await;
+            pool.0.out.set(pool.0.out.get() - count);
+            if let Err(error) = back.outcome() {
+                tracing::error!(%error, count, "receive buffers could not be given back to the kernel");
+                (0..count).for_each(|_| pool.lose());
+            }
+        }
+        ids.clear();
+        pool.0.freed.notify_waiters();
+    }
+}

@@ -1,0 +1,223 @@
+//! A connected TCP socket, of a device or of a driver.
+//!
+//! **Invariants.** At most one receive and one send are pending. An interrupt ends the receive that is pending, or else
+//! the next one at once. A send that is cancelled beside a receive goes on.
+//! **Not here.** When a socket ends; the three steps of ending are its owner's.
+
+use super::pool::GROUP;
+use super::{Buffer, Fd, Pool, cancel, fd, spawn, submit};
+use bytes::{Buf, Bytes};
+use io_uring::{cqueue, opcode, squeue};
+use socket2::{SockRef, TcpKeepalive};
+use std::cell::Cell;
+use std::io;
+use std::net::{IpAddr, Shutdown};
+use std::os::fd::OwnedFd;
+use std::ptr::null_mut;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Probes that a dead peer does not answer before its connection ends.
+const KEEPALIVE_PROBES: u32 = 3;
+
+/// A connected socket. Clones are the same socket; it closes when the last clone and operation are done.
+#[derive(Clone)]
+pub struct Stream(Rc<Inner>);
+
+struct Inner {
+    fd: Fd,
+    interrupted: Cell<bool>,
+    abandoned: Cell<bool>,
+}
+
+/// What a receive came to.
+pub enum Receipt {
+    /// At least one byte.
+    Data(Buffer),
+    /// The other end closed its sending side, or this end shut the socket down.
+    End,
+    /// An interrupt ended it.
+    Interrupted,
+}
+
+impl Stream {
+    pub(super) fn new(fd: OwnedFd) -> Self {
+        let inner = Inner { fd: Rc::new(fd), interrupted: Cell::new(false), abandoned: Cell::new(false) };
+        Stream(Rc::new(inner))
+    }
+
+    /// Waits for bytes; while none come, no buffer is pinned. Waits, too, while no buffer is left.
+    ///
+    /// # Errors
+    /// What recv(2) says.
+    pub async fn receive(&self, pool: &Pool) -> io::Result<Receipt> {
+        loop {
+            if self.0.interrupted.take() {
+                return Ok(Receipt::Interrupted);
+            }
+            let entry = opcode::Recv::new(fd(&self.0.fd), null_mut(), pool.buffer_bytes() as u32)
+                .buf_group(GROUP)
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT);
+            let receiving = Receiving { _fd: self.0.fd.clone(), pool: Some(pool.clone()) };
+            // SAFETY: the kernel writes into a buffer of the pool alone, whose memory is never freed.
+            let mut received = unsafe { submit(receiving, entry) }.await;
+            received.data.pool = None;
+            let outcome = received.outcome();
+            let len = outcome.as_ref().map_or(0, |&len| len as usize);
+            // Taken whatever the outcome, so that no id is lost.
+            let buffer = cqueue::buffer_select(received.flags).map(|id| pool.take(id, len));
+            let error = match (outcome, buffer) {
+                (Ok(0), _) => return Ok(Receipt::End),
+                (Ok(_), Some(buffer)) => return Ok(Receipt::Data(buffer)),
+                (Ok(_), None) => return Err(io::ErrorKind::InvalidData.into()),
+                (Err(error), _) => error,
+            };
+            match error.raw_os_error() {
+                Some(libc::ENOBUFS) => pool.freed().await,
+                Some(libc::ECANCELED) => {
+                    self.0.interrupted.set(false);
+                    return Ok(Receipt::Interrupted);
+                }
+                Some(libc::EINTR | libc::EAGAIN) => {}
+                _ => return Err(error),
+            }
+        }
+    }
+
+    /// Sends all of `data`, telling `on_progress` the bytes that the kernel took, each time that it took some. Waits
+    /// while the other end takes nothing: without bound, unless [`abandon_send`](Self::abandon_send) is called.
+    ///
+    /// # Errors
+    /// What send(2) says; `TimedOut` where it was abandoned.
+    pub async fn send_all(&self, mut data: Bytes, mut on_progress: impl FnMut(usize)) -> io::Result<()> {
+        while data.has_remaining() {
+            if self.0.abandoned.get() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
+            let entry = opcode::Send::new(fd(&self.0.fd), data.as_ptr(), len).flags(libc::MSG_NOSIGNAL).build();
+            // SAFETY: `Bytes` keeps its bytes where they are when it moves, and is not dropped before completion.
+            let sent = unsafe { submit((self.0.fd.clone(), data), entry) }.await;
+            let outcome = sent.outcome();
+            data = sent.data.1;
+            match outcome {
+                Ok(count) => {
+                    data.advance(count as usize);
+                    on_progress(count as usize);
+                }
+                // Meant for the receive, or for an abandoned send, which the head of the loop sees.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ECANCELED | libc::EINTR | libc::EAGAIN)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what fits into the socket without waiting, and says how much that was.
+    ///
+    /// # Errors
+    /// What send(2) says; `WouldBlock` where nothing fits.
+    pub fn send_now(&self, data: &[u8]) -> io::Result<usize> {
+        self.socket().send_with_flags(data, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT)
+    }
+
+    /// Ends the receive that is pending, or the next one at once.
+    pub fn interrupt(&self) {
+        self.0.interrupted.set(true);
+        cancel(&self.0.fd);
+    }
+
+    /// Ends the pending send and every later one. The socket is to be shut down or reset next.
+    pub fn abandon_send(&self) {
+        self.0.abandoned.set(true);
+        cancel(&self.0.fd);
+    }
+
+    /// Shuts a side of the connection down. The other end may already have reset it, which is as good.
+    pub fn shutdown(&self, side: Shutdown) {
+        let _ = self.socket().shutdown(side);
+    }
+
+    /// Makes closing the socket reset the connection.
+    pub fn reset_on_close(&self) {
+        let _ = self.socket().set_linger(Some(Duration::ZERO));
+    }
+
+    /// Receives and drops what comes until the other end closes, for `time` at most.
+    pub async fn linger(&self, pool: &Pool, time: Duration) {
+        let _deadline = Deadline::after(time, self);
+        while let Ok(Receipt::Data(_)) = self.receive(pool).await {}
+    }
+
+    /// Sends small messages at once (TCP_NODELAY).
+    ///
+    /// # Errors
+    /// What setsockopt(2) says, as for the other options.
+    pub fn set_nodelay(&self) -> io::Result<()> {
+        self.socket().set_tcp_nodelay(true)
+    }
+
+    /// Ends the connection when its other end is dead: three keepalive probes, `interval` after the last byte and apart,
+    /// and, unless it is zero, `unacknowledged` for bytes that are under way.
+    ///
+    /// # Errors
+    /// What setsockopt(2) says.
+    pub fn set_liveness(&self, interval: Duration, unacknowledged: Duration) -> io::Result<()> {
+        let probes = TcpKeepalive::new().with_time(interval).with_interval(interval).with_retries(KEEPALIVE_PROBES);
+        self.socket().set_tcp_keepalive(&probes)?;
+        if !unacknowledged.is_zero() {
+            self.socket().set_tcp_user_timeout(Some(unacknowledged))?;
+        }
+        Ok(())
+    }
+
+    /// The address that the other end reached.
+    ///
+    /// # Errors
+    /// What getsockname(2) says.
+    pub fn local_ip(&self) -> io::Result<IpAddr> {
+        let address = self.socket().local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        Ok(address.ip().to_canonical())
+    }
+
+    fn socket(&self) -> SockRef<'_> {
+        SockRef::from(&*self.0.fd)
+    }
+}
+
+/// What a pending receive owns. Dropped with its pool still in it, its result was not taken: whatever buffer the kernel
+/// picks is lost.
+struct Receiving {
+    _fd: Fd,
+    pool: Option<Pool>,
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        if let Some(pool) = &self.pool {
+            pool.lose();
+        }
+    }
+}
+
+/// Interrupts a stream's receive when its time is over; dropping it before takes that back.
+pub struct Deadline(tokio::task::JoinHandle<()>);
+
+impl Deadline {
+    /// Interrupts `stream` after `time`.
+    pub fn after(time: Duration, stream: &Stream) -> Self {
+        let stream = stream.clone();
+        Deadline(spawn(async move {
+            tokio::time::sleep(time).await;
+            stream.interrupt();
+        }))
+    }
+}
+
+impl Drop for Deadline {
+    fn drop(&mut self) {
+        // A timer, so it may be aborted.
+        self.0.abort();
+    }
+}

@@ -1,0 +1,100 @@
+//! Opening the sockets of ports and of the API, and what it means when that fails.
+//!
+//! **Invariants.** A port that another program holds is noticed, whichever reuse options that program has set; each
+//! family has a socket of its own.
+//! **Not here.** What the sockets are used for (`ring`).
+
+use crate::policy::ending::JoinRefusal;
+use crate::policy::port_id::{PortId, Transport};
+use crate::policy::sources::Family;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4_096;
+/// What is asked for as a UDP socket's receive buffer, so that a burst survives a busy turn of the loop; the kernel caps
+/// it at `net.core.rmem_max`.
+const DATAGRAM_RECEIVE_BYTES: usize = 1 << 20;
+/// A driver's socket buffer of the kernel, each way. Left to itself it grows to several MiB for a driver that does not
+/// read, and a container's limit counts it.
+const DRIVER_SOCKET_BYTES: usize = 128 << 10;
+
+/// Opens a device port for one family: a listening socket, or a bound one for datagrams.
+///
+/// # Errors
+/// Why a join that needs it is refused.
+pub fn open(port: PortId, family: Family) -> Result<Socket, JoinRefusal> {
+    let any = match family {
+        Family::V4 => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port.number.get())),
+        Family::V6 => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port.number.get())),
+    };
+    match port.transport {
+        Transport::Tcp => open_listener(any),
+        Transport::Udp => open_datagrams(any),
+    }
+    .map_err(|error| refusal(&error))
+}
+
+/// Opens the API's listeners, one for each of `shards`, all on `address`.
+///
+/// # Errors
+/// What bind(2) and listen(2) say; `AddrInUse` also where another program listens there with SO_REUSEPORT.
+pub fn open_api(address: SocketAddr, shards: usize) -> io::Result<Vec<Socket>> {
+    // Held while the others are bound: a port that was free stays ours.
+    let mut address = address;
+    if address.port() != 0 {
+        drop(open_listener(address)?);
+    }
+    let mut listeners = Vec::with_capacity(shards);
+    for _ in 0..shards {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec(), Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        socket.set_send_buffer_size(DRIVER_SOCKET_BYTES)?;
+        socket.set_recv_buffer_size(DRIVER_SOCKET_BYTES)?;
+        socket.bind(&address.into())?;
+        if let Some(bound) = socket.local_addr()?.as_socket() {
+            address = bound;
+        }
+        listeners.push(socket);
+    }
+    for listener in &listeners {
+        listener.listen(BACKLOG)?;
+    }
+    Ok(listeners)
+}
+
+fn open_listener(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec(), Some(Protocol::TCP))?;
+    // A plain bind fails in TIME_WAIT, which every restart leaves; with SO_REUSEPORT it would share a taken port.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+fn open_datagrams(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM.cloexec(), Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    } else {
+        socket.set_broadcast(true)?;
+    }
+    // Best effort: a smaller buffer drops more datagrams in a burst, and nothing else.
+    let _ = socket.set_recv_buffer_size(DATAGRAM_RECEIVE_BYTES);
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn refusal(error: &io::Error) -> JoinRefusal {
+    match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => JoinRefusal::InUse,
+        Some(libc::EACCES | libc::EPERM) => JoinRefusal::NotAllowed,
+        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL) => JoinRefusal::NoFamily,
+        _ => JoinRefusal::Io(error.kind()),
+    }
+}

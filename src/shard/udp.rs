@@ -1,0 +1,87 @@
+//! The UDP side of a port: datagrams to the drivers that accept their source, and datagrams of drivers to anywhere.
+//!
+//! **Invariants.** One datagram is one message, whole; what finds no room in a driver's outbox is dropped for that driver
+//! alone, and counted.
+//! **Not here.** Waiting and draining (`ring::Datagrams`).
+
+use crate::policy::counts::Count;
+use crate::policy::sources::Family;
+use crate::protocol::frame::DATAGRAM_BYTES_MAX;
+use crate::protocol::message::{DeviceAddr, DeviceName, IpText, ToDriver};
+use crate::shard::outbox::Appended;
+use crate::shard::port::Port;
+use crate::shard::ring::{DatagramBatch, Datagrams, Readiness};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+/// How long a socket rests that reports an error which is not a datagram's.
+const ERROR_PAUSE: Duration = Duration::from_millis(100);
+
+/// Receives on one socket until it is stopped. A task of its own.
+pub async fn receive(port: Weak<Port>, socket: Rc<Datagrams>) {
+    loop {
+        match socket.readable().await {
+            Ok(Readiness::Readable) => {}
+            Ok(Readiness::Stopped) => return,
+            Err(error) => {
+                tracing::warn!(%error, "waiting for datagrams failed");
+                tokio::time::sleep(ERROR_PAUSE).await;
+                continue;
+            }
+        }
+        let Some(port) = port.upgrade() else { return };
+        let mut batch = port.resources().datagrams.borrow_mut();
+        let batch = batch.get_or_insert_with(DatagramBatch::new);
+        match batch.drain(&socket, |sender, data| deliver(&port, sender, data)) {
+            Ok(()) => {}
+            // Another turn took them, or an earlier send was refused: nothing is wrong with the socket.
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionRefused) => {}
+            Err(error) => tracing::warn!(%error, port = %port.id(), "receiving datagrams failed"),
+        }
+    }
+}
+
+fn deliver(port: &Port, sender: SocketAddr, data: &[u8]) {
+    let counts = &port.resources().counts;
+    let source = sender.ip().to_canonical();
+    let roster = port.roster();
+    let mut accepting = roster.accepting(source).peekable();
+    if accepting.peek().is_none() {
+        counts.one(Count::DatagramsIgnoredSource);
+        return;
+    }
+    counts.one(Count::DatagramsReceived);
+    counts.add(Count::DeviceBytesReceived, data.len() as u64);
+    let device = DeviceName { ip: IpText::new(source), id_or_port: sender.port().into() };
+    for (_, subscription) in accepting {
+        match subscription.try_append(&ToDriver::Received { device, data }) {
+            Appended::Yes => counts.one(Count::MessagesToDrivers),
+            Appended::Full => counts.one(Count::DatagramsDroppedOutbox),
+            Appended::Closed => {}
+        }
+    }
+}
+
+/// Sends one datagram of a driver; false where it is dropped: no address, no port, no socket of that family, too large,
+/// or refused by the kernel, whose buffer may be full.
+pub fn send(port: &Port, device: DeviceAddr, data: &[u8]) -> bool {
+    let (Some(ip), Ok(number)) = (device.ip, u16::try_from(device.id_or_port)) else { return false };
+    if number == 0 || data.len() > DATAGRAM_BYTES_MAX {
+        return false;
+    }
+    let Some(socket) = port.datagrams(Family::of(ip)) else { return false };
+    match socket.send_to_now(data, SocketAddr::new(ip, number)) {
+        Ok(()) => {
+            let counts = &port.resources().counts;
+            counts.one(Count::DatagramsWritten);
+            counts.add(Count::DeviceBytesWritten, data.len() as u64);
+            true
+        }
+        Err(error) => {
+            tracing::debug!(%error, port = %port.id(), remote_ip = %ip, "datagram dropped");
+            false
+        }
+    }
+}
