@@ -1,4 +1,5 @@
 //! The library behind `dispatch`, for its tests, fuzz targets and examples. It promises nothing to anyone else.
 
+pub mod logging;
 pub mod policy;
 pub mod protocol;
