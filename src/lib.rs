@@ -1,5 +1,6 @@
 //! The library behind `dispatch`, for its tests, fuzz targets and examples. It promises nothing to anyone else.
 
+pub mod config;
 pub mod logging;
 pub mod policy;
 pub mod protocol;
