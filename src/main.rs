@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         Ok(Invocation::Routes) => print("not wired up\n"), // WIRE UP: print(&uring_dispatch::edge::api::routes_text())
         Ok(Invocation::Document) => print("not wired up\n"), // WIRE UP: print(&uring_dispatch::edge::openapi::document())
         Ok(Invocation::Help(help)) => print(&help),
-        Ok(Invocation::Listen(_options)) => fail(FAILURE, &"not there yet"),
+        Ok(Invocation::Listen(options)) => ExitCode::from(command::listen::run(&options)),
         Err(error) => fail(USAGE, &error),
     }
 }

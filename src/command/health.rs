@@ -4,11 +4,11 @@
 //! **Not here.** The answer's body: the status says it all.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+use super::tcp::{connect, left};
 use crate::config::HttpUrl;
 
 /// Time for connecting, asking and the head of the answer together.
@@ -79,25 +79,6 @@ fn status_within(url: &HttpUrl, time_max: Duration) -> Result<u16, HealthError> 
         }
     }
     Err(HealthError::NotHttp)
-}
-
-/// Connects to the first address of the host that takes it in time.
-pub(super) fn connect(url: &HttpUrl, deadline: Instant) -> io::Result<TcpStream> {
-    let addresses: Vec<SocketAddr> = (url.host.as_str(), url.port).to_socket_addrs()?.collect();
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in addresses {
-        match TcpStream::connect_timeout(&address, left(deadline)?) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-/// What is left of the time; an error where nothing is, as a time-out of zero would mean none.
-fn left(deadline: Instant) -> io::Result<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
 fn parse_status(head: &[u8]) -> Result<Option<u16>, HealthError> {
