@@ -1,7 +1,7 @@
 //! The `dispatch` program: reads what it is asked to do, does it, and tells the exit code.
 //!
-//! **Invariants.** 0 is success, 1 a failure while at work, 2 a setting that is wrong; a wrong setting is one line on standard
-//! error.
+//! **Invariants.** 0 is success, 1 a failure while at work, 2 a setting that is wrong; a wrong setting is one line on
+//! standard error.
 //! **Not here.** Everything else.
 
 use std::io::{self, Write};
@@ -20,8 +20,10 @@ fn main() -> ExitCode {
         Ok(Invocation::Serve(config)) => serve(*config),
         Ok(Invocation::Health(url)) => ExitCode::from(command::health::check(&url)),
         Ok(Invocation::Version) => print(concat!("dispatch v", env!("CARGO_PKG_VERSION"), "\n")),
-        Ok(Invocation::Routes) => print("not wired up\n"), // WIRE UP: print(&uring_dispatch::edge::api::routes_text())
-        Ok(Invocation::Document) => print("not wired up\n"), // WIRE UP: print(&uring_dispatch::edge::openapi::document())
+        // WIRE UP: print(&uring_dispatch::edge::api::routes_text())
+        Ok(Invocation::Routes) => print("not wired up\n"),
+        // WIRE UP: print(&uring_dispatch::edge::openapi::document())
+        Ok(Invocation::Document) => print("not wired up\n"),
         Ok(Invocation::Help(help)) => print(&help),
         Ok(Invocation::Listen(options)) => ExitCode::from(command::listen::run(&options)),
         Err(error) => fail(USAGE, &error),

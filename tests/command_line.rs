@@ -132,10 +132,11 @@ fn the_health_checks_exit_code_tells_the_status() {
 
 #[test]
 fn a_health_check_that_gets_no_answer_ends_with_exit_code_two() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    assert_eq!(dispatch(&["-c", &format!("http://{free}/")], &[]).status.code(), Some(2));
-
+    // The port is taken, so that no other test gets it, but not at this address.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    assert_eq!(dispatch(&["-c", &format!("http://127.9.9.9:{port}/")], &[]).status.code(), Some(2));
+
     let begun = Instant::now();
     let url = format!("http://{}/", silent.local_addr().unwrap());
     assert_eq!(dispatch(&["-c", &url], &[]).status.code(), Some(2));

@@ -21,6 +21,6 @@ fn the_readme_lists_every_setting_as_the_command_line_knows_it() {
     }
     assert!(
         written == table,
-        "README.md's settings are out of date. UPDATE_README=1 cargo test --test readme writes what should stand there:\n{table}"
+        "README.md's settings are out of date. UPDATE_README=1 cargo test --test readme writes this there:\n{table}"
     );
 }

@@ -31,8 +31,8 @@ pub enum HealthError {
     NotHttp,
 }
 
-/// Asks `url` and tells the exit code: 0 for a status of 200 to 499, 1 for another, 2 for none. Whatever is not 0 is explained
-/// in one line on standard error.
+/// Asks `url` and tells the exit code: 0 for a status of 200 to 499, 1 for another, 2 for none. Whatever is not 0 is
+/// explained in one line on standard error.
 pub fn check(url: &HttpUrl) -> u8 {
     let (code, reason) = match status(url) {
         Ok(200..=499) => return 0,
@@ -99,7 +99,7 @@ mod tests {
 
     use super::*;
 
-    fn status_of(answer: &'static [u8]) -> Result<u16, HealthError> {
+    fn status_of(answer: &'static [u8], time_max: Duration) -> Result<u16, HealthError> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let server = thread::spawn(move || {
@@ -110,14 +110,13 @@ mod tests {
                 stream.read_exact(&mut byte).unwrap();
                 request.push(byte[0]);
             }
-            for byte in answer {
-                stream.write_all(&[*byte]).unwrap();
-            }
+            // Who has seen enough leaves early.
+            let _ = answer.iter().try_for_each(|byte| stream.write_all(&[*byte]));
             let _ = stream.read(&mut [0]);
             request
         });
         let url: HttpUrl = format!("http://127.0.0.1:{port}/healthz?a=b").parse().unwrap();
-        let status = status_within(&url, Duration::from_millis(500));
+        let status = status_within(&url, time_max);
         let request = String::from_utf8(server.join().unwrap()).unwrap();
         assert!(request.starts_with("GET /healthz?a=b HTTP/1.1\r\n"), "{request}");
         assert!(request.contains(&format!("\r\nHost: 127.0.0.1:{port}\r\n")), "{request}");
@@ -126,20 +125,22 @@ mod tests {
 
     #[test]
     fn the_status_is_read_however_the_answer_is_split() {
-        assert_eq!(status_of(b"HTTP/1.1 204 No Content\r\nA: b\r\n\r\n").unwrap(), 204);
-        assert_eq!(status_of(b"HTTP/1.0 503 Service Unavailable\r\n\r\nbody").unwrap(), 503);
+        assert_eq!(status_of(b"HTTP/1.1 204 No Content\r\nA: b\r\n\r\n", TIME_MAX).unwrap(), 204);
+        assert_eq!(status_of(b"HTTP/1.0 503 Service Unavailable\r\n\r\nbody", TIME_MAX).unwrap(), 503);
     }
 
     #[test]
     fn an_answer_that_never_ends_or_is_no_http_is_an_error() {
-        assert!(matches!(status_of(b"HTTP/1.1 200"), Err(HealthError::Answer(_))));
-        assert!(matches!(status_of(b"SSH-2.0-x\r\n\r\n"), Err(HealthError::NotHttp)));
+        assert!(matches!(status_of(b"HTTP/1.1 200", Duration::from_millis(200)), Err(HealthError::Answer(_))));
+        assert!(matches!(status_of(b"SSH-2.0-x\r\n\r\n", TIME_MAX), Err(HealthError::NotHttp)));
     }
 
     #[test]
     fn nobody_listening_is_an_error() {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let url: HttpUrl = format!("http://{free}/").parse().unwrap();
+        // The port is taken, so that no other test gets it, but not at this address.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let url: HttpUrl = format!("http://127.9.9.9:{port}/").parse().unwrap();
         assert!(matches!(status(&url), Err(HealthError::Connect(..))));
         assert_eq!(check(&url), 2);
     }

@@ -1,6 +1,7 @@
 //! Joining a running daemon's port: the request, and why it is refused.
 //!
-//! **Invariants.** No wait of a join is longer than [`TIME_MAX`]; the token stands in a header that is marked sensitive, and in no error.
+//! **Invariants.** No wait of a join is longer than [`TIME_MAX`]; the token stands in a header that is marked
+//! sensitive, and in no error.
 //! **Not here.** Trying again (`listen`).
 
 use std::io;

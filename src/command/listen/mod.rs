@@ -1,7 +1,7 @@
 //! A driver for the terminal: joins a port of a running daemon, prints what devices send, and sends what is typed.
 //!
-//! **Invariants.** It joins again until it is told to stop, or until the daemon says that the request itself is wrong; messages
-//! go to standard output, all else to standard error.
+//! **Invariants.** It joins again until it is told to stop, or until the daemon says that the request itself is wrong;
+//! messages go to standard output, all else to standard error.
 //! **Not here.** Arguments and the token (`config`).
 
 mod devices;
@@ -41,8 +41,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(90);
 /// How long a leaving driver waits for the daemon's goodbye.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
 
-/// Listens until Ctrl-C, SIGTERM or the end of a terminal's input, and tells the exit code: 0 then, 1 where the daemon refuses the
-/// request for good or nobody reads what is printed.
+/// Listens until Ctrl-C, SIGTERM or the end of a terminal's input, and tells the exit code: 0 then, 1 where the daemon
+/// refuses the request for good or nobody reads what is printed.
 pub fn run(options: &ListenOptions) -> u8 {
     match Terminal::new(options).and_then(|mut terminal| terminal.listen()) {
         Ok(code) => code,
