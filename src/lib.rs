@@ -1,5 +1,9 @@
 //! The library behind `dispatch`, for its tests, fuzz targets and examples. It promises nothing to anyone else.
 
+pub mod command;
+pub mod config;
+pub mod logging;
 pub mod policy;
 pub mod protocol;
+pub mod server;
 pub mod shard;

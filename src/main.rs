@@ -1,1 +1,58 @@
-fn main() {}
+//! The `dispatch` program: reads what it is asked to do, does it, and tells the exit code.
+//!
+//! **Invariants.** 0 is success, 1 a failure while at work, 2 a setting that is wrong; a wrong setting is one line on
+//! standard error.
+//! **Not here.** Everything else.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use uring_dispatch::command;
+use uring_dispatch::config::{Config, Environment, Invocation};
+use uring_dispatch::logging::Logging;
+use uring_dispatch::server;
+
+const FAILURE: u8 = 1;
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    match Invocation::parse(std::env::args_os(), &Environment::of_process()) {
+        Ok(Invocation::Serve(config)) => serve(*config),
+        Ok(Invocation::Health(url)) => ExitCode::from(command::health::check(&url)),
+        Ok(Invocation::Version) => print(concat!("dispatch v", env!("CARGO_PKG_VERSION"), "\n")),
+        // WIRE UP: print(&uring_dispatch::edge::api::routes_text())
+        Ok(Invocation::Routes) => print("not wired up\n"),
+        // WIRE UP: print(&uring_dispatch::edge::openapi::document())
+        Ok(Invocation::Document) => print("not wired up\n"),
+        Ok(Invocation::Help(help)) => print(&help),
+        Ok(Invocation::Listen(options)) => ExitCode::from(command::listen::run(&options)),
+        Err(error) => fail(USAGE, &error),
+    }
+}
+
+fn serve(config: Config) -> ExitCode {
+    let _logging = match Logging::start(config.log_format, config.log_filter.as_deref()) {
+        Ok(logging) => logging,
+        Err(error) => return fail(USAGE, &error),
+    };
+    if let Some(warning) = config.warning() {
+        tracing::warn!("{warning}");
+    }
+    match server::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(FAILURE, &error),
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(FAILURE),
+    }
+}
+
+fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
+    // Where standard error is gone, too, the exit code still tells.
+    let _ = writeln!(io::stderr(), "dispatch: {error}");
+    ExitCode::from(code)
+}

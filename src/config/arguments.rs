@@ -1,0 +1,198 @@
+//! The command line as it is written: flags, their variables, defaults and help. The bounds are in `limit_arguments`.
+//!
+//! **Invariants.** Every setting has a flag and a variable; the unit is in the flag's or the value's name.
+//! **Not here.** Where a value comes from and whether the whole makes sense (`config`).
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+
+use clap::builder::RangedU64ValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::http_url::HttpUrl;
+use super::limit_arguments::{DeviceArguments, DriverArguments, MemoryArguments, RingArguments};
+use crate::policy::port_id::Transport;
+
+const AFTER_HELP: &str = "\
+Every variable may also stand in a file of its name under SECRETS_PATH (/run/secrets unless set). A flag goes before \
+its variable, a variable before its file. The secret that drivers must show has no flag: it is the first that is set \
+of PLACE_SERVER_SECRET and SERVER_SECRET.";
+
+const AFTER_LISTEN_HELP: &str = "\
+What is typed goes to the last device that sent or connected; `@ID TEXT` (tcp) or `@IP:PORT TEXT` (udp) goes to that \
+one. `/close` or `@ID /close` disconnects a tcp device. The token is the daemon's secret, found the same way: \
+PLACE_SERVER_SECRET or SERVER_SECRET, as a variable or as a file under SECRETS_PATH.";
+
+/// Every argument, as clap parses it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "dispatch",
+    about = "Streams TCP and UDP devices to drivers over WebSockets, on io_uring.",
+    after_help = AFTER_HELP,
+    disable_help_subcommand = true,
+    args_conflicts_with_subcommands = true,
+    help_expected = true
+)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) actions: ActionArguments,
+    #[command(flatten)]
+    pub(super) listening: ListeningArguments,
+    #[command(flatten)]
+    pub(super) shards: ShardArguments,
+    #[command(flatten)]
+    pub(super) ring: RingArguments,
+    #[command(flatten)]
+    pub(super) drivers: DriverArguments,
+    #[command(flatten)]
+    pub(super) devices: DeviceArguments,
+    #[command(flatten)]
+    pub(super) memory: MemoryArguments,
+    #[command(flatten)]
+    pub(super) logging: LoggingArguments,
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+}
+
+/// What is done instead of serving.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Actions (instead of serving)")]
+#[group(id = "action", multiple = false)]
+pub(super) struct ActionArguments {
+    /// Ask URL for its health: exit code 0 for a status of 200 to 499, 1 for another, 2 for no answer in 5 s
+    #[arg(short = 'c', long = "curl", value_name = "URL")]
+    pub(super) health: Option<HttpUrl>,
+    /// Print the version
+    #[arg(short = 'v', long = "version")]
+    pub(super) version: bool,
+    /// Print the routes
+    #[arg(short = 'r', long = "routes")]
+    pub(super) routes: bool,
+    /// Print the OpenAPI document
+    #[arg(short = 'd', long = "docs")]
+    pub(super) document: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Listening")]
+pub(super) struct ListeningArguments {
+    /// Address for drivers; only this machine unless set
+    #[arg(short = 'b', long, alias = "bind", value_name = "HOST", env = "SG_SERVER_HOST", default_value = "127.0.0.1")]
+    pub(super) host: String,
+    /// Port for drivers
+    #[arg(short = 'p', long, value_name = "PORT", env = "SG_SERVER_PORT")]
+    #[arg(default_value = "3000", value_parser = number::<u16>(1, 65_535))]
+    pub(super) port: u16,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Shards")]
+pub(super) struct ShardArguments {
+    /// Shards, a thread and a ring each; 0 for one per core that the process may use
+    #[arg(short = 'w', long, value_name = "COUNT", env = "SG_PROCESS_COUNT")]
+    #[arg(default_value = "0", value_parser = number::<usize>(0, 1_024))]
+    pub(super) workers: usize,
+    /// Whether each shard's thread keeps to one core, which spares it cold caches
+    #[arg(long, value_name = "SWITCH", env = "DISPATCH_PIN", default_value = "on", value_enum)]
+    pub(super) pin: Pin,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Logging")]
+pub(super) struct LoggingArguments {
+    /// `production` logs JSON at info and demands a secret; anything else logs readable lines at debug
+    #[arg(long, value_name = "NAME", env = "SG_ENV", default_value = "development")]
+    pub(super) environment: String,
+    /// A level (off, error, warn, info, debug, trace), or a filter such as `info,uring_dispatch::edge=trace`
+    #[arg(long, value_name = "FILTER", env = "LOG_LEVEL")]
+    #[arg(default_value = "", hide_default_value = true, value_parser = log_filter)]
+    pub(super) log_level: String,
+}
+
+/// Whether the threads of shards are pinned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Pin {
+    /// One core a shard.
+    On,
+    /// Wherever the system puts them.
+    Off,
+}
+
+/// What the daemon's program does as another program.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Be a driver in this terminal: print what devices on a port send, and send what is typed
+    Listen(ListenArguments),
+}
+
+/// The terminal's driver.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = AFTER_LISTEN_HELP)]
+pub struct ListenArguments {
+    /// Transport of the port
+    #[arg(value_name = "tcp|udp", value_parser = transport)]
+    pub transport: Transport,
+    /// Number of the port
+    #[arg(value_name = "PORT", value_parser = number::<u16>(1, 65_535))]
+    pub port: u16,
+    /// Addresses and CIDR blocks of devices, separated by commas
+    #[arg(long, value_name = "SOURCES", default_value = "127.0.0.1,::1")]
+    pub accept: String,
+    /// The daemon; a path other than the usual base path may follow
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3000")]
+    pub url: HttpUrl,
+    /// One JSON object a line, and nothing else on standard output
+    #[arg(long)]
+    pub json: bool,
+    /// Send typed lines without the newline
+    #[arg(long)]
+    pub raw: bool,
+}
+
+/// A parser of whole numbers from `min` to `max`.
+pub(super) fn number<T: TryFrom<u64> + Clone + Send + Sync>(min: u64, max: u64) -> RangedU64ValueParser<T> {
+    RangedU64ValueParser::new().range(min..=max)
+}
+
+/// The first address of a host: an address, with or without brackets, or a name.
+pub(super) fn resolve(host: &str, port: u16) -> Result<SocketAddr, String> {
+    let bare = host.trim().trim_start_matches('[').trim_end_matches(']');
+    if let Ok(address) = bare.parse::<IpAddr>() {
+        return Ok(SocketAddr::new(address, port));
+    }
+    let mut addresses = (bare, port).to_socket_addrs().map_err(|error| error.to_string())?;
+    addresses.next().ok_or_else(|| "the name has no address".to_owned())
+}
+
+fn transport(text: &str) -> Result<Transport, &'static str> {
+    match text {
+        "tcp" => Ok(Transport::Tcp),
+        "udp" => Ok(Transport::Udp),
+        _ => Err("a transport is tcp or udp"),
+    }
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    crate::logging::check_filter(text).map(|()| text.to_owned())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_host_is_an_address_or_a_name() {
+        assert_eq!(resolve("0.0.0.0", 8080).unwrap().to_string(), "0.0.0.0:8080");
+        assert_eq!(resolve("::", 1).unwrap().to_string(), "[::]:1");
+        assert_eq!(resolve("[::1]", 1).unwrap().to_string(), "[::1]:1");
+        assert!(resolve("localhost", 1).unwrap().ip().is_loopback());
+        assert!(resolve("no such host", 1).is_err());
+    }
+}

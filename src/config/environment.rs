@@ -1,0 +1,177 @@
+//! The environment as a plain value: variables, and the files that may stand in for them.
+//!
+//! **Invariants.** Nothing here writes to the process's environment; a variable goes before the file of its name.
+//! **Not here.** Which settings there are (`arguments`, `limit_arguments`), what a value means.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::error::ConfigError;
+
+/// The variable that names the folder of setting and secret files.
+pub const SECRETS_PATH_VARIABLE: &str = "SECRETS_PATH";
+
+/// Where container platforms mount secrets.
+pub const SECRETS_PATH_DEFAULT: &str = "/run/secrets";
+
+/// No setting is longer; a bound for a file that turns out to be a device or a mistake.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Variables and the folder of setting files. Holds secrets, so it has no `Debug` form.
+pub struct Environment {
+    variables: HashMap<String, OsString>,
+    secrets_path: PathBuf,
+}
+
+/// Where a value was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// An environment variable.
+    Variable,
+    /// A file under `SECRETS_PATH`.
+    File(PathBuf),
+}
+
+impl Environment {
+    /// The environment of this process.
+    pub fn of_process() -> Environment {
+        Environment::new(std::env::vars_os())
+    }
+
+    /// An environment of these variables; the folder of setting files is their `SECRETS_PATH`, or its default.
+    pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Environment {
+        let variables: HashMap<String, OsString> =
+            variables.into_iter().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect();
+        let secrets_path = match variables.get(SECRETS_PATH_VARIABLE) {
+            Some(path) if !path.is_empty() => PathBuf::from(path),
+            _ => PathBuf::from(SECRETS_PATH_DEFAULT),
+        };
+        Environment { variables, secrets_path }
+    }
+
+    /// The value of a variable, else the content of the file of its name less trailing newlines. `None` where neither
+    /// is there.
+    pub fn find(&self, variable: &str) -> Result<Option<(String, Origin)>, ConfigError> {
+        if let Some(value) = self.variables.get(variable) {
+            let text = value.to_str().ok_or_else(|| ConfigError::NotText { variable: variable.to_owned() })?;
+            return Ok(Some((text.to_owned(), Origin::Variable)));
+        }
+        let path = self.secrets_path.join(variable);
+        match read_bounded(&path) {
+            Ok(text) => {
+                let text = text.trim_end_matches(['\r', '\n']).to_owned();
+                Ok(Some((text, Origin::File(path))))
+            }
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(ConfigError::File { variable: variable.to_owned(), path, error }),
+        }
+    }
+
+    /// Like `find`, but an empty value counts as not set: deployment files often pass on variables that nobody filled
+    /// in.
+    pub(super) fn find_setting(&self, variable: &str) -> Result<Option<(String, Origin)>, ConfigError> {
+        match self.find(variable)? {
+            Some((text, _)) if text.trim().is_empty() => Ok(None),
+            found => Ok(found),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Variable => formatter.write_str("the environment"),
+            Origin::File(path) => write!(formatter, "the file {}", path.display()),
+        }
+    }
+}
+
+fn read_bounded(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let mut file = File::open(path)?.take(FILE_BYTES_MAX + 1);
+    if file.read_to_string(&mut text)? as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "longer than 65536 bytes"));
+    }
+    Ok(text)
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(super) mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// A folder of files that lives as long as the test.
+    pub(crate) struct Directory(pub(crate) PathBuf);
+
+    impl Directory {
+        pub(crate) fn with(files: &[(&str, &str)]) -> Directory {
+            static COUNT: AtomicUsize = AtomicUsize::new(0);
+            let name = format!("dispatch-config-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+            let path = std::env::temp_dir().join(name);
+            std::fs::create_dir_all(&path).unwrap();
+            for (name, content) in files {
+                let file = path.join(name);
+                std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+                std::fs::write(file, content).unwrap();
+            }
+            Directory(path)
+        }
+
+        pub(crate) fn environment(&self, variables: &[(&str, &str)]) -> Environment {
+            let path = (SECRETS_PATH_VARIABLE.into(), self.0.clone().into_os_string());
+            let variables = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+            Environment::new(variables.chain([path]))
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_variable_goes_before_its_file_and_an_absent_one_is_none() {
+        let directory = Directory::with(&[("A", "file\r\n"), ("B", "file\n")]);
+        let environment = directory.environment(&[("A", "variable")]);
+        assert_eq!(environment.find("A").unwrap().unwrap(), ("variable".to_owned(), Origin::Variable));
+        let (text, origin) = environment.find("B").unwrap().unwrap();
+        assert_eq!((text.as_str(), origin), ("file", Origin::File(directory.0.join("B"))));
+        assert!(environment.find("C").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_setting_that_is_empty_counts_as_not_set() {
+        let directory = Directory::with(&[("B", "\n")]);
+        let environment = directory.environment(&[("A", "")]);
+        assert!(environment.find_setting("A").unwrap().is_none());
+        assert!(environment.find_setting("B").unwrap().is_none());
+        assert!(environment.find("A").unwrap().is_some());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_an_error_that_names_the_variable() {
+        let directory = Directory::with(&[("FOLDER/inside", ""), ("LONG", &"x".repeat(70_000))]);
+        for variable in ["FOLDER", "LONG"] {
+            let error = directory.environment(&[]).find(variable).unwrap_err();
+            assert!(error.to_string().contains(variable), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_folder_of_files_has_a_default() {
+        assert_eq!(Environment::new([]).secrets_path, PathBuf::from("/run/secrets"));
+        let empty = Environment::new([("SECRETS_PATH".into(), "".into())]);
+        assert_eq!(empty.secrets_path, PathBuf::from("/run/secrets"));
+    }
+}

@@ -1,0 +1,343 @@
+//! Arguments, variables and files become one checked `Config`, or one line that says which setting is wrong.
+//!
+//! **Invariants.** A `Config` that exists keeps the minima of `Limits`; a flag goes before its variable, a variable
+//! before its file, a file before the default; the process's environment is read and never written.
+//! **Not here.** What a bound does, raising the descriptor limit (`server`), printing and exit codes (`main`).
+
+mod arguments;
+mod environment;
+mod error;
+mod http_url;
+mod limit_arguments;
+mod memory;
+mod parse;
+mod secret;
+mod settings;
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+
+use clap::FromArgMatches;
+use clap::error::ErrorKind;
+
+pub use self::arguments::{ListenArguments, Pin};
+pub use self::environment::{Environment, Origin};
+pub use self::error::ConfigError;
+pub use self::http_url::HttpUrl;
+pub use self::memory::devices_max;
+pub use self::secret::{Secret, SecretStrength};
+pub use self::settings::{Setting, settings, settings_table};
+
+use self::arguments::{Arguments, Command, resolve};
+use self::parse::{from_environment, help, refusal, with_environment, without_environment, without_repeated_name};
+use self::secret::{find_daemon_secret, find_secret};
+use crate::logging::LogFormat;
+use crate::policy::limits::Limits;
+
+/// Everything the daemon is told at start-up.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where drivers reach the API.
+    pub api_address: SocketAddr,
+    /// Shards to run; at least 1.
+    pub shards: usize,
+    /// Whether their threads are pinned.
+    pub pin: Pin,
+    /// How log lines look, and with it what is logged where no filter is set.
+    pub log_format: LogFormat,
+    /// A checked filter; `None` for the format's own level.
+    pub log_filter: Option<String>,
+    /// What drivers must show.
+    pub secret: Secret,
+    /// How far the secret can be trusted.
+    pub secret_strength: SecretStrength,
+    /// The bounds. Its `devices_max` is the setting itself, 0 included: pass it through `devices_max` once the
+    /// descriptor limit is known.
+    pub limits: Limits,
+}
+
+/// What the program was asked to do.
+#[derive(Debug)]
+pub enum Invocation {
+    /// Run the daemon.
+    Serve(Box<Config>),
+    /// Ask a running one for its health.
+    Health(HttpUrl),
+    /// Print the version.
+    Version,
+    /// Print the routes.
+    Routes,
+    /// Print the OpenAPI document.
+    Document,
+    /// Print this help.
+    Help(String),
+    /// Be a driver in the terminal.
+    Listen(ListenOptions),
+}
+
+/// What the terminal's driver is told.
+#[derive(Debug, Clone)]
+pub struct ListenOptions {
+    /// Its arguments.
+    pub arguments: ListenArguments,
+    /// The token it shows: the daemon's secret, found the same way.
+    pub token: Secret,
+}
+
+impl Invocation {
+    /// Reads the arguments, the program's own name first, in this environment. Resolves the host's name, which may
+    /// wait.
+    ///
+    /// Actions look at the command line only, so that `-v` and `-c` work beside settings that keep the daemon from
+    /// starting.
+    pub fn parse(
+        arguments: impl IntoIterator<Item = OsString>,
+        environment: &Environment,
+    ) -> Result<Invocation, ConfigError> {
+        let given = without_repeated_name(arguments);
+        let command = without_environment();
+        let matches = match command.clone().try_get_matches_from(&given) {
+            Ok(matches) => matches,
+            Err(error) if error.kind() == ErrorKind::DisplayHelp => return Ok(Invocation::Help(help(&given, error))),
+            Err(error) => return Err(refusal(&error, &HashMap::new())),
+        };
+        let arguments = Arguments::from_arg_matches(&matches).map_err(|error| refusal(&error, &HashMap::new()))?;
+        if let Some(action) = action(&arguments, environment)? {
+            return Ok(action);
+        }
+
+        let (additions, origins) = from_environment(&matches, environment)?;
+        let mut all = given;
+        all.splice(1..1, additions);
+        let arguments = command
+            .try_get_matches_from(&all)
+            .and_then(|matches| Arguments::from_arg_matches(&matches))
+            .map_err(|error| refusal(&error, &origins))?;
+        Ok(Invocation::Serve(Box::new(check(&arguments, environment)?)))
+    }
+}
+
+impl Config {
+    /// What an operator should be told about the settings once the log is open.
+    pub fn warning(&self) -> Option<&'static str> {
+        match (self.secret_strength, self.log_format) {
+            (SecretStrength::Own, _) => None,
+            (_, LogFormat::Json) => Some("the secret is `testing`, which anyone can guess"),
+            (SecretStrength::WellKnown, LogFormat::Readable) => None,
+            (SecretStrength::BuiltIn, LogFormat::Readable) => Some(
+                "no secret is set: drivers must show `testing`; set PLACE_SERVER_SECRET before others can reach this",
+            ),
+        }
+    }
+}
+
+fn action(arguments: &Arguments, environment: &Environment) -> Result<Option<Invocation>, ConfigError> {
+    if let Some(Command::Listen(listen)) = &arguments.command {
+        let (token, _) = find_secret(environment)?;
+        return Ok(Some(Invocation::Listen(ListenOptions { arguments: listen.clone(), token })));
+    }
+    let actions = &arguments.actions;
+    Ok(match &actions.health {
+        Some(url) => Some(Invocation::Health(url.clone())),
+        None if actions.version => Some(Invocation::Version),
+        None if actions.routes => Some(Invocation::Routes),
+        None if actions.document => Some(Invocation::Document),
+        None => None,
+    })
+}
+
+fn check(arguments: &Arguments, environment: &Environment) -> Result<Config, ConfigError> {
+    let production = arguments.logging.environment.trim() == "production";
+    let (secret, secret_strength) = find_daemon_secret(environment, production)?;
+    let limits = limit_arguments::limits(&arguments.drivers, &arguments.devices, &arguments.memory, &arguments.ring);
+    check_together(&limits)?;
+    let host = &arguments.listening.host;
+    let api_address = resolve(host, arguments.listening.port)
+        .map_err(|reason| contradiction("host", format!("{host:?} is no address of this machine: {reason}")))?;
+    let shards = match arguments.shards.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        set => set,
+    };
+    Ok(Config {
+        api_address,
+        shards,
+        pin: arguments.shards.pin,
+        log_format: if production { LogFormat::Json } else { LogFormat::Readable },
+        log_filter: Some(arguments.logging.log_level.clone()).filter(|filter| !filter.is_empty()),
+        secret,
+        secret_strength,
+        limits,
+    })
+}
+
+/// The bounds that depend on one another.
+fn check_together(limits: &Limits) -> Result<(), ConfigError> {
+    if limits.driver_silence_max <= limits.ping_interval {
+        let ping = limits.ping_interval.as_millis();
+        let reason =
+            format!("must be greater than --ping-interval-ms, which is {ping}: else no ping is ever answered in time");
+        return Err(contradiction("driver_silence_ms_max", reason));
+    }
+    let session = limits.outbox_bytes_max.saturating_add(limits.write_window_bytes_max);
+    if limits.session_memory_bytes_max < session {
+        let memory = limits.session_memory_bytes_max;
+        let reason = format!("{memory} bytes do not fit one session, whose outbox and write window are {session}");
+        return Err(contradiction("session_memory_bytes_max", reason));
+    }
+    Ok(())
+}
+
+fn contradiction(id: &str, reason: String) -> ConfigError {
+    let command = with_environment();
+    let setting =
+        command.get_arguments().find(|argument| argument.get_id() == id).map_or_else(String::new, settings::name);
+    ConfigError::Contradiction { setting, reason }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::environment::tests::Directory;
+    use super::*;
+    use crate::policy::port_id::Transport;
+
+    fn parsed(
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+        files: &[(&str, &str)],
+    ) -> Result<Invocation, ConfigError> {
+        let directory = Directory::with(files);
+        let arguments = ["dispatch"].iter().chain(arguments).map(OsString::from);
+        Invocation::parse(arguments, &directory.environment(variables))
+    }
+
+    fn config(arguments: &[&str], variables: &[(&str, &str)], files: &[(&str, &str)]) -> Config {
+        match parsed(arguments, variables, files).unwrap() {
+            Invocation::Serve(config) => *config,
+            other => panic!("not served: {other:?}"),
+        }
+    }
+
+    fn line(arguments: &[&str], variables: &[(&str, &str)], files: &[(&str, &str)]) -> String {
+        let line = parsed(arguments, variables, files).unwrap_err().to_string();
+        assert!(!line.contains('\n'), "{line}");
+        line
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_design() {
+        let config = config(&[], &[], &[]);
+        assert_eq!(config.api_address.to_string(), "127.0.0.1:3000");
+        assert!(config.shards >= 1);
+        assert_eq!((config.pin, config.log_format, config.log_filter.as_deref()), (Pin::On, LogFormat::Readable, None));
+        let limits = config.limits;
+        assert_eq!((limits.request_head_bytes_max, limits.message_bytes_max), (65_536, 1_048_576));
+        assert_eq!((limits.outbox_bytes_max, limits.write_window_bytes_max), (262_144, 262_144));
+        assert_eq!((limits.receive_buffers, limits.receive_buffer_bytes, limits.ring_entries), (1_024, 4_096, 1_024));
+        let times = [
+            limits.request_head_time_max,
+            limits.stall_time_max,
+            limits.credit_wait_max,
+            limits.flush_time_max,
+            limits.ping_interval,
+            limits.driver_silence_max,
+            limits.device_keepalive,
+            limits.device_user_timeout,
+            limits.linger_time_max,
+            limits.drain_time_max,
+        ];
+        let seconds = times.map(|time| time.as_secs());
+        assert_eq!(seconds, [10, 20, 8, 8, 30, 75, 10, 120, 2, 10]);
+        assert_eq!(limits.devices_max, 0);
+        assert_eq!([limits.devices_per_port_max, limits.sessions_max, limits.ports_max], [usize::MAX; 3]);
+    }
+
+    #[test]
+    fn a_flag_goes_before_its_variable_and_a_variable_before_its_file() {
+        let variables = [("SG_SERVER_PORT", "2"), ("DISPATCH_PORTS_MAX", "5")];
+        let files = [("SG_SERVER_PORT", "3\n"), ("DISPATCH_PORTS_MAX", "6\n"), ("DISPATCH_STALL_MS_MAX", "700\n")];
+        assert_eq!(config(&["-p", "1"], &variables, &files).api_address.port(), 1);
+        let config = config(&[], &variables, &files);
+        assert_eq!((config.api_address.port(), config.limits.ports_max), (2, 5));
+        assert_eq!(config.limits.stall_time_max.as_millis(), 700);
+    }
+
+    #[test]
+    fn the_usual_image_starts_with_its_name_repeated() {
+        let config = config(&["/dispatch", "-b", "0.0.0.0", "-p", "8080"], &[], &[]);
+        assert_eq!(config.api_address.to_string(), "0.0.0.0:8080");
+        assert!(matches!(parsed(&["dispatch", "-v"], &[], &[]), Ok(Invocation::Version)));
+    }
+
+    #[test]
+    fn an_action_looks_at_the_command_line_only() {
+        let broken = [("SG_SERVER_PORT", "none"), ("SERVER_SECRET", "")];
+        assert!(matches!(parsed(&["-v"], &broken, &[]), Ok(Invocation::Version)));
+        assert!(matches!(parsed(&["-r"], &broken, &[]), Ok(Invocation::Routes)));
+        assert!(matches!(parsed(&["-d"], &broken, &[]), Ok(Invocation::Document)));
+        assert!(matches!(parsed(&["-c", "http://localhost/"], &broken, &[]), Ok(Invocation::Health(_))));
+        let Ok(Invocation::Help(help)) = parsed(&["-h"], &broken, &[]) else { panic!("no help") };
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(help.contains("[env: SG_SERVER_PORT]") && help.contains("[default: 3000]"), "{help}");
+        assert!(line(&["-v", "-r"], &[], &[]).contains("cannot be used with"));
+    }
+
+    #[test]
+    fn a_bad_value_is_one_line_that_names_the_setting_and_where_it_was_found() {
+        let flag = line(&["-p", "65536"], &[], &[]);
+        assert_eq!(flag, "-p/--port (SG_SERVER_PORT): \"65536\" is not accepted: 65536 is not in 1..=65535");
+        let variable = line(&[], &[("DISPATCH_STALL_MS_MAX", "soon\nor later")], &[]);
+        assert!(
+            variable.starts_with("--stall-ms-max (DISPATCH_STALL_MS_MAX): \"soon\\nor later\" from the environment")
+        );
+        let file = line(&[], &[], &[("DISPATCH_PIN", "maybe")]);
+        assert!(file.starts_with("--pin (DISPATCH_PIN): \"maybe\" from the file /"), "{file}");
+        assert!(file.ends_with("it must be one of on, off"), "{file}");
+        assert!(line(&["--no-such-flag"], &[], &[]).contains("--no-such-flag"));
+        assert!(line(&["-p"], &[], &[]).contains("--port"));
+        assert!(line(&["-b", "no such host"], &[], &[]).starts_with("-b/--host (SG_SERVER_HOST): "));
+    }
+
+    #[test]
+    fn bounds_that_contradict_each_other_are_refused() {
+        let silence = line(&["--ping-interval-ms", "1000"], &[("DISPATCH_DRIVER_SILENCE_MS_MAX", "1000")], &[]);
+        assert!(silence.starts_with("--driver-silence-ms-max (DISPATCH_DRIVER_SILENCE_MS_MAX): "), "{silence}");
+        let memory = line(&["--session-memory-bytes-max", "400000"], &[], &[]);
+        assert!(memory.starts_with("--session-memory-bytes-max ("), "{memory}");
+        for (flag, below) in [("--message-bytes-max", "131071"), ("--outbox-bytes-max", "204799")] {
+            assert!(line(&[flag, below], &[], &[]).starts_with(flag));
+        }
+    }
+
+    #[test]
+    fn production_logs_json_and_needs_a_secret_of_its_own() {
+        let production = ("SG_ENV", "production");
+        let refused = line(&[], &[production], &[]);
+        assert!(refused.contains("PLACE_SERVER_SECRET") && refused.contains("SG_ENV"), "{refused}");
+        let own = config(&[], &[production, ("SERVER_SECRET", "hunter2")], &[]);
+        assert_eq!((own.log_format, own.warning()), (LogFormat::Json, None));
+        assert!(!format!("{own:?}").contains("hunter2"));
+        let on_purpose = config(&[], &[production, ("SERVER_SECRET", "testing")], &[]);
+        assert!(on_purpose.warning().is_some());
+    }
+
+    #[test]
+    fn a_bad_log_filter_is_refused_at_start() {
+        let refused = line(&[], &[("LOG_LEVEL", "verbose")], &[]);
+        assert!(refused.starts_with("--log-level (LOG_LEVEL): \"verbose\""), "{refused}");
+        let filter = config(&[], &[("LOG_LEVEL", "info,uring_dispatch::edge=trace")], &[]).log_filter;
+        assert_eq!(filter.as_deref(), Some("info,uring_dispatch::edge=trace"));
+    }
+
+    #[test]
+    fn the_terminals_driver_finds_the_daemons_secret() {
+        let invocation = parsed(&["listen", "udp", "162", "--accept", "10.0.0.0/8"], &[], &[("SERVER_SECRET", "s\n")]);
+        let Ok(Invocation::Listen(options)) = invocation else { panic!("no driver") };
+        assert_eq!((options.arguments.transport, options.arguments.port), (Transport::Udp, 162));
+        assert_eq!((options.arguments.accept.as_str(), options.token.expose()), ("10.0.0.0/8", "s"));
+        assert!(line(&["listen", "sctp", "1"], &[], &[]).contains("a transport is tcp or udp"));
+        assert!(line(&["listen", "tcp"], &[], &[]).contains("<PORT>"));
+        assert!(line(&["listen", "tcp", "0"], &[], &[]).contains("1..=65535"));
+    }
+}

@@ -1,0 +1,249 @@
+//! The log: one line an event on standard output, written by a thread of its own.
+//!
+//! **Invariants.** Logging never blocks a shard: at most [`LINES_MAX`] lines wait, more are dropped and counted.
+//! Records of the `log` crate are not taken, as tungstenite prints payloads through it.
+//! **Not here.** What is logged at which level (whoever decides it), keeping tokens out of events (`config::Secret`,
+//! `policy::token`).
+
+use std::io::{self, IsTerminal};
+use std::sync::OnceLock;
+
+use thiserror::Error;
+use tracing::Subscriber;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Lines that may wait for standard output. A line is some 200 bytes, so this is less than 2 MiB.
+pub const LINES_MAX: usize = 8_192;
+
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// How a line looks, and with it the level where no filter is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For a person, from debug on.
+    Readable,
+    /// One JSON object a line, from info on.
+    Json,
+}
+
+/// Why logging does not start.
+#[derive(Debug, Error)]
+pub enum LogError {
+    /// The filter is none; the configuration has checked it before.
+    #[error("the log filter is not accepted: {0}")]
+    Filter(String),
+    /// The process logs already.
+    #[error("logging was started twice")]
+    Started,
+}
+
+/// The thread that writes the log. Dropping it writes what waits, for a second at most; so does nothing else, an exit
+/// included.
+#[must_use]
+pub struct Logging {
+    _writer: WorkerGuard,
+}
+
+impl Logging {
+    /// Starts logging for the whole process, once.
+    ///
+    /// # Errors
+    /// [`LogError`]; nothing is logged then.
+    pub fn start(format: LogFormat, filter: Option<&str>) -> Result<Logging, LogError> {
+        let filter = match filter {
+            Some(text) => parse_filter(text).map_err(LogError::Filter)?,
+            None => EnvFilter::new(level(format)),
+        };
+        let (lines, writer) = bounded(io::stdout(), LINES_MAX);
+        let dropped = lines.error_counter();
+        // Not `init`: that would take the records of the `log` crate, too.
+        let started = match format {
+            LogFormat::Readable => {
+                tracing::subscriber::set_global_default(readable(lines, filter, io::stdout().is_terminal()))
+            }
+            LogFormat::Json => tracing::subscriber::set_global_default(json(lines, filter)),
+        };
+        started.map_err(|_| LogError::Started)?;
+        // The subscriber is set once, so this is, too.
+        let _ = DROPPED.set(dropped);
+        Ok(Logging { _writer: writer })
+    }
+}
+
+/// Lines that were dropped as standard output was too slow; 0 where nothing logs.
+pub fn dropped_lines() -> usize {
+    DROPPED.get().map_or(0, ErrorCounter::dropped_lines)
+}
+
+/// Whether a text is a log filter, and if not, why.
+///
+/// # Errors
+/// Half a sentence for the operator.
+pub fn check_filter(text: &str) -> Result<(), String> {
+    parse_filter(text).map(|_| ())
+}
+
+/// A filter of `tracing`, with the levels of the original besides.
+///
+/// In that syntax a bare word that is no level names a target and silences everything else. That is hardly what
+/// `LOG_LEVEL=verbose` means, so such a word needs its `=level`.
+fn parse_filter(text: &str) -> Result<EnvFilter, String> {
+    let mut directives = Vec::new();
+    for directive in text.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {
+        let word = directive.to_ascii_lowercase();
+        directives.push(match word.as_str() {
+            "trace" | "debug" | "info" | "warn" | "error" | "off" => word,
+            "notice" => "info".to_owned(),
+            "warning" => "warn".to_owned(),
+            "fatal" => "error".to_owned(),
+            "none" => "off".to_owned(),
+            _ if directive.contains(['=', '[', ']', '{', '}']) => directive.to_owned(),
+            _ => {
+                return Err(format!(
+                    "{directive} is no level; for what one part of the program logs, write {directive}=debug"
+                ));
+            }
+        });
+    }
+    EnvFilter::builder().parse(directives.join(",")).map_err(|error| error.to_string())
+}
+
+fn level(format: LogFormat) -> &'static str {
+    match format {
+        LogFormat::Readable => "debug",
+        LogFormat::Json => "info",
+    }
+}
+
+fn bounded(output: impl io::Write + Send + 'static, lines_max: usize) -> (NonBlocking, WorkerGuard) {
+    NonBlockingBuilder::default().lossy(true).buffered_lines_limit(lines_max).thread_name("log").finish(output)
+}
+
+fn readable<W>(output: W, filter: EnvFilter, colours: bool) -> impl Subscriber + Send + Sync
+where
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(output).with_ansi(colours).compact().finish()
+}
+
+fn json<W>(output: W, filter: EnvFilter) -> impl Subscriber + Send + Sync
+where
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(output).json().flatten_event(true).finish()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Lines {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    fn logged(format: LogFormat) -> String {
+        let lines = Lines::default();
+        let output = lines.clone();
+        let make = move || output.clone();
+        let filter = EnvFilter::new(level(format));
+        let events = || {
+            tracing::info!(port = 6001, "port opened");
+            tracing::debug!("device \u{1b}[31mopened");
+        };
+        match format {
+            LogFormat::Readable => tracing::subscriber::with_default(readable(make, filter, false), events),
+            LogFormat::Json => tracing::subscriber::with_default(json(make, filter), events),
+        }
+        lines.text()
+    }
+
+    #[test]
+    fn production_logs_one_json_object_a_line_at_info() {
+        let text = logged(LogFormat::Json);
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 1, "{text}");
+        assert_eq!((&lines[0]["level"], &lines[0]["message"]), (&"INFO".into(), &"port opened".into()));
+        assert_eq!(lines[0]["port"], 6001);
+        assert!(lines[0]["timestamp"].is_string());
+    }
+
+    #[test]
+    fn a_person_gets_lines_at_debug_without_control_characters() {
+        let text = logged(LogFormat::Readable);
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(text.contains("port opened port=6001"), "{text}");
+        assert!(!text.contains('\u{1b}'), "{text:?}");
+    }
+
+    #[test]
+    fn a_filter_is_a_level_or_targets_with_levels() {
+        for text in [
+            "",
+            "info",
+            "DEBUG",
+            "notice",
+            "FATAL",
+            "none",
+            "warn,uring_dispatch::edge=trace",
+            "[port{number=1}]=trace",
+        ] {
+            assert_eq!(check_filter(text), Ok(()), "{text}");
+        }
+        for text in ["verbose", "info,edge", "edge=loud", "[port=", "=info="] {
+            assert!(check_filter(text).is_err(), "{text}");
+        }
+    }
+
+    /// An output that takes a line only when the test says so.
+    struct Stuck(Receiver<()>, Sender<()>);
+
+    impl io::Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.1.send(());
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_a_stuck_output_has_no_room_for_are_dropped_and_counted() {
+        let (release, released) = channel();
+        let (begun, began) = channel();
+        let (mut lines, writer) = bounded(Stuck(released, begun), 2);
+        let mut log = |line: &[u8]| io::Write::write_all(&mut lines, line).unwrap();
+        log(b"taken by the stuck writer\n");
+        began.recv().unwrap();
+        for _ in 0..5 {
+            log(b"waits or is dropped\n");
+        }
+        assert_eq!(lines.error_counter().dropped_lines(), 3);
+        drop(release);
+        drop(writer);
+    }
+}
