@@ -195,6 +195,7 @@ impl ShardThread {
             match ring::runtime(entries) {
                 Ok(runtime) => return Ok(runtime),
                 Err(error) if error.kind() == io::ErrorKind::OutOfMemory && Instant::now() < until => {
+                    #[expect(clippy::disallowed_methods, reason = "nothing runs on this thread yet")]
                     std::thread::sleep(LOCKED_MEMORY_STEP);
                 }
                 Err(error) if error.kind() == io::ErrorKind::OutOfMemory => return Err(self.locked_memory()),
