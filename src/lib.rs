@@ -2,6 +2,7 @@
 
 pub mod command;
 pub mod config;
+pub mod edge;
 pub mod logging;
 pub mod policy;
 pub mod protocol;

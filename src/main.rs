@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use uring_dispatch::command;
 use uring_dispatch::config::{Config, Environment, Invocation};
+use uring_dispatch::edge;
 use uring_dispatch::logging::Logging;
 use uring_dispatch::server;
 
@@ -20,10 +21,8 @@ fn main() -> ExitCode {
         Ok(Invocation::Serve(config)) => serve(*config),
         Ok(Invocation::Health(url)) => ExitCode::from(command::health::check(&url)),
         Ok(Invocation::Version) => print(concat!("dispatch v", env!("CARGO_PKG_VERSION"), "\n")),
-        // WIRE UP: print(&uring_dispatch::edge::api::routes_text())
-        Ok(Invocation::Routes) => print("not wired up\n"),
-        // WIRE UP: print(&uring_dispatch::edge::openapi::document())
-        Ok(Invocation::Document) => print("not wired up\n"),
+        Ok(Invocation::Routes) => print(&edge::routes::text()),
+        Ok(Invocation::Document) => print(&edge::openapi::document()),
         Ok(Invocation::Help(help)) => print(&help),
         Ok(Invocation::Listen(options)) => ExitCode::from(command::listen::run(&options)),
         Err(error) => fail(USAGE, &error),
@@ -39,7 +38,7 @@ fn serve(config: Config) -> ExitCode {
         tracing::warn!("{warning}");
     }
     match server::run(config) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(end) => ExitCode::from(end.exit_code()),
         Err(error) => fail(FAILURE, &error),
     }
 }

@@ -1,18 +1,300 @@
-//! Placeholder for the daemon itself.
+//! The process: start-up checks, one thread a shard, signals, the drain.
+//!
+//! **Invariants.** Whatever keeps the daemon from starting is one [`StartError`] with one line. After start-up this
+//! thread only waits: for a signal, for shards to drain, for the deadline.
+//! **Not here.** Settings (`config`), what a shard does (`shard`, `edge`).
 
-use thiserror::Error;
+use crate::config::{self, Config, Pin};
+use crate::edge::api::Api;
+use crate::edge::session::session_bytes_max;
+use crate::policy::ending::ProcessEnd;
+use crate::policy::token::Token;
+use crate::shard::mailbox::{Peers, Request};
+use crate::shard::resources::{Resources, Shared};
+use crate::shard::ring::{self, Listener};
+use crate::shard::{Shard, sockets};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 
-use crate::config::Config;
+/// The first kernel with everything that a ring is set up with (single issuer).
+const KERNEL_MIN: (u32, u32) = (6, 0);
+/// How long locked memory is waited for, which an earlier process may just have given back.
+const LOCKED_MEMORY_WAIT: Duration = Duration::from_secs(3);
+const LOCKED_MEMORY_STEP: Duration = Duration::from_millis(100);
+/// Room for signals and ends of shards while nobody takes events.
+const EVENTS_BEYOND_SHARDS: usize = 16;
 
 /// Why the daemon does not start.
-#[derive(Debug, Error)]
-pub enum StartError {}
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The kernel is older than the rings need.
+    #[error("Linux {}.{} or newer is needed, this is {found}", KERNEL_MIN.0, KERNEL_MIN.1)]
+    Kernel {
+        /// Its release.
+        found: String,
+    },
+    /// The API's address cannot be had.
+    #[error("the API cannot listen on {address} (--host, --port): {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel says.
+        error: io::Error,
+    },
+    /// io_uring is not to be had.
+    #[error(
+        "io_uring is refused ({error}): look at the sysctl kernel.io_uring_disabled (it must be 0) and at the \
+         container's seccomp profile (it must allow io_uring_setup, io_uring_enter and io_uring_register)"
+    )]
+    RingRefused {
+        /// What the kernel says.
+        error: io::Error,
+    },
+    /// Locked memory does not suffice for the rings.
+    #[error(
+        "locked memory does not suffice: {shards} rings of {entries} entries need up to {need_kib} KiB, the limit \
+         (ulimit -l) is {limit}; raise it, or lower --ring-entries or --workers"
+    )]
+    LockedMemory {
+        /// Rings.
+        shards: usize,
+        /// Entries of each.
+        entries: u32,
+        /// What they may take.
+        need_kib: u64,
+        /// The limit as text.
+        limit: String,
+    },
+    /// A ring cannot be made for another reason.
+    #[error("a ring of {entries} entries (--ring-entries) cannot be made: {error}")]
+    Ring {
+        /// Its entries.
+        entries: u32,
+        /// What the kernel says.
+        error: io::Error,
+    },
+    /// A thread or the signal handlers cannot be had.
+    #[error("a thread of the daemon cannot be started: {0}")]
+    Thread(io::Error),
+}
 
-/// Runs the daemon until it is told to stop.
+/// Everything that the process's own thread waits for.
+#[derive(Debug)]
+enum Event {
+    Started,
+    StartFailed(StartError),
+    ShardEnded,
+    Signal,
+}
+
+/// Runs the daemon until it is told to stop. Returns on the thread that called; shards' threads are then still there, as
+/// a runtime with operations in flight is never dropped: the caller ends the process.
 ///
 /// # Errors
 /// [`StartError`] where it cannot start.
-pub fn run(config: Config) -> Result<(), StartError> {
-    tracing::info!(address = %config.api_address, shards = config.shards, "nothing is served yet");
-    Ok(())
+pub fn run(mut config: Config) -> Result<ProcessEnd, StartError> {
+    check_kernel()?;
+    let descriptors = raise_descriptor_limit();
+    config.limits.devices_max = config::devices_max(descriptors, config.limits.devices_max);
+    let (events, mut happened) = mpsc::channel(config.shards + EVENTS_BEYOND_SHARDS);
+    watch_signals(events.clone())?;
+    let peers = start_shards(&config, events)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(StartError::Thread)?;
+    runtime.block_on(async {
+        for _ in 0..config.shards {
+            match happened.recv().await {
+                Some(Event::Started) => {}
+                Some(Event::StartFailed(error)) => return Err(error),
+                Some(Event::Signal) => return Ok(ProcessEnd::Drained),
+                Some(Event::ShardEnded) | None => return Ok(ProcessEnd::ShardFailed),
+            }
+        }
+        log_start(&config, descriptors);
+        let end = wait_for_the_end(&mut happened, &peers, config.limits.drain_time_max).await;
+        tracing::info!(?end, "dispatch ends");
+        Ok(end)
+    })
+}
+
+/// Opens the API and starts a thread for each shard, which tells of its start and of its end.
+fn start_shards(config: &Config, events: mpsc::Sender<Event>) -> Result<Peers, StartError> {
+    let address = config.api_address;
+    let listeners = sockets::open_api(address, config.shards).map_err(|error| StartError::Listen { address, error })?;
+    let (peers, mailboxes) = Peers::new(config.shards);
+    let shared = Shared::new(config.limits, peers.clone());
+    let cores = match config.pin {
+        Pin::On => core_affinity::get_core_ids().unwrap_or_default(),
+        Pin::Off => Vec::new(),
+    };
+    for (shard, (listener, mailbox)) in listeners.into_iter().zip(mailboxes).enumerate() {
+        let thread = ShardThread {
+            shard,
+            shards: config.shards,
+            core: (!cores.is_empty()).then(|| cores[shard % cores.len()]),
+            shared: shared.clone(),
+            token: Token::new(config.secret.expose().to_owned()),
+            events: events.clone(),
+        };
+        std::thread::Builder::new()
+            .name(format!("shard-{shard}"))
+            .spawn(move || thread.run(listener, mailbox))
+            .map_err(StartError::Thread)?;
+    }
+    Ok(peers)
+}
+
+/// What one shard's thread is made of. Its end, a panic included, is told when it drops.
+struct ShardThread {
+    shard: usize,
+    shards: usize,
+    core: Option<core_affinity::CoreId>,
+    shared: Shared,
+    token: Token,
+    events: mpsc::Sender<Event>,
+}
+
+impl Drop for ShardThread {
+    fn drop(&mut self) {
+        let _ = self.events.try_send(Event::ShardEnded);
+    }
+}
+
+impl ShardThread {
+    fn run(self, listener: socket2::Socket, mailbox: mpsc::Receiver<Request>) {
+        if let Some(core) = self.core
+            && !core_affinity::set_for_current(core)
+        {
+            tracing::warn!(shard = self.shard, core = core.id, "the shard's thread cannot be pinned");
+        }
+        let runtime = match self.make_runtime() {
+            // Never dropped, not even by a panic: operations may be in flight.
+            Ok(runtime) => ManuallyDrop::new(runtime),
+            Err(error) => return drop(self.events.blocking_send(Event::StartFailed(error))),
+        };
+        runtime.block_on(async {
+            let resources = Rc::new(Resources::new(self.shard, self.shared.clone()));
+            let listener = Rc::new(Listener::new(listener));
+            ring::spawn(Api::new(resources.clone(), self.token.clone()).serve(listener.clone()));
+            let _ = self.events.send(Event::Started).await;
+            Shard::new(resources, listener).run(mailbox).await;
+        });
+    }
+
+    /// A ring and its runtime, waiting for locked memory a while.
+    fn make_runtime(&self) -> Result<tokio_uring::Runtime, StartError> {
+        let entries = self.shared.limits.ring_entries;
+        let until = Instant::now() + LOCKED_MEMORY_WAIT;
+        loop {
+            match ring::runtime(entries) {
+                Ok(runtime) => return Ok(runtime),
+                Err(error) if error.kind() == io::ErrorKind::OutOfMemory && Instant::now() < until => {
+                    #[expect(clippy::disallowed_methods, reason = "nothing runs on this thread yet")]
+                    std::thread::sleep(LOCKED_MEMORY_STEP);
+                }
+                Err(error) if error.kind() == io::ErrorKind::OutOfMemory => return Err(self.locked_memory()),
+                Err(error) if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied) => {
+                    return Err(StartError::RingRefused { error });
+                }
+                Err(error) => return Err(StartError::Ring { entries, error }),
+            }
+        }
+    }
+
+    fn locked_memory(&self) -> StartError {
+        /// Measured: 32 KiB at 256 entries, 128 KiB at 1,024, 512 KiB at 4,096.
+        const BYTES_AN_ENTRY: u64 = 128;
+        let entries = self.shared.limits.ring_entries;
+        let limit = getrlimit(Resource::Memlock).current;
+        StartError::LockedMemory {
+            shards: self.shards,
+            entries,
+            need_kib: self.shards as u64 * u64::from(entries) * BYTES_AN_ENTRY / 1024,
+            limit: limit.map_or_else(|| "unlimited".to_owned(), |bytes| format!("{} KiB", bytes / 1024)),
+        }
+    }
+}
+
+fn check_kernel() -> Result<(), StartError> {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
+    let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if found < KERNEL_MIN { Err(StartError::Kernel { found: release }) } else { Ok(()) }
+}
+
+/// Raises the soft limit of descriptors to the hard one, and says what it is.
+fn raise_descriptor_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the descriptor limit cannot be raised");
+    }
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Says what runs, and what its bounds add up to.
+fn log_start(config: &Config, descriptors: u64) {
+    const MIB: usize = 1 << 20;
+    let limits = &config.limits;
+    let buffers = config.shards * usize::from(limits.receive_buffers) * limits.receive_buffer_bytes;
+    let devices = limits.devices_max.saturating_mul(limits.receive_buffer_bytes);
+    let sessions = limits.session_memory_bytes_max;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        address = %config.api_address,
+        shards = config.shards,
+        descriptors,
+        devices_max = limits.devices_max,
+        sessions_max = limits.session_memory_bytes_max / session_bytes_max(limits).max(1),
+        session_memory_mib = sessions / MIB,
+        receive_buffers_mib = buffers / MIB,
+        waiting_devices_mib = devices / MIB,
+        worst_case_mib = (sessions.saturating_add(buffers).saturating_add(devices)) / MIB,
+        "dispatch serves"
+    );
+}
+
+/// Turns SIGTERM and SIGINT into events, on a thread of its own.
+fn watch_signals(events: mpsc::Sender<Event>) -> Result<(), StartError> {
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(StartError::Thread)?;
+    let watch = move || {
+        for _ in signals.forever() {
+            if events.blocking_send(Event::Signal).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(watch).map(drop).map_err(StartError::Thread)
+}
+
+/// Waits for a signal, or for a shard's thread to end; then drains, under one deadline.
+async fn wait_for_the_end(happened: &mut mpsc::Receiver<Event>, peers: &Peers, drain_time_max: Duration) -> ProcessEnd {
+    match happened.recv().await {
+        Some(Event::Signal) => {}
+        _ => return ProcessEnd::ShardFailed,
+    }
+    tracing::info!(drain_ms_max = drain_time_max.as_millis() as u64, "told to stop: draining");
+    let (reply, mut drained) = mpsc::channel(peers.shards());
+    let drain = async {
+        for shard in 0..peers.shards() {
+            peers.ask(shard, Request::Drain { reply: reply.clone() }).await;
+        }
+        for _ in 0..peers.shards() {
+            drained.recv().await;
+        }
+    };
+    tokio::select! {
+        () = drain => ProcessEnd::Drained,
+        () = tokio::time::sleep(drain_time_max) => ProcessEnd::DrainDeadline,
+        event = happened.recv() => match event {
+            Some(Event::Signal) => ProcessEnd::SecondSignal,
+            _ => ProcessEnd::ShardFailed,
+        },
+    }
 }

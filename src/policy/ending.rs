@@ -231,7 +231,7 @@ pub enum ProcessEnd {
 
 impl ProcessEnd {
     /// The exit code.
-    pub fn exit_code(self) -> i32 {
+    pub fn exit_code(self) -> u8 {
         match self {
             ProcessEnd::Drained | ProcessEnd::DrainDeadline => 0,
             ProcessEnd::SecondSignal => 130,

@@ -5,6 +5,7 @@
 //! **Not here.** Who else accepts a source (`roster`).
 
 use ipnet::IpNet;
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// Which family of addresses, and so which socket, is meant.
@@ -82,6 +83,17 @@ impl Sources {
     }
 }
 
+impl fmt::Display for Sources {
+    /// The canonical list.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let entries = self.addresses.iter().map(IpAddr::to_string).chain(self.blocks.iter().map(IpNet::to_string));
+        for (at, entry) in entries.enumerate() {
+            write!(f, "{}{entry}", if at == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
 /// A block of IPv4-mapped addresses is the IPv4 block; host bits are cleared.
 fn canonical_block(block: IpNet) -> IpNet {
     const MAPPED_PREFIX_BITS: u8 = 96;
@@ -110,6 +122,7 @@ mod tests {
     fn blanks_empty_entries_and_duplicates_do_not_count() {
         let sources = Sources::parse(" 10.0.0.1 ,,10.0.0.1,::ffff:10.0.0.1, ").unwrap();
         assert_eq!(sources, Sources::parse("10.0.0.1").unwrap());
+        assert_eq!(sources.to_string(), "10.0.0.1");
         assert!(sources.accepts(ip("10.0.0.1")) && !sources.accepts(ip("10.0.0.2")));
         assert!(sources.has(Family::V4) && !sources.has(Family::V6));
     }

@@ -68,6 +68,12 @@ impl<'a> RequestHead<'a> {
         std::str::from_utf8(header.value).ok().map(str::trim)
     }
 
+    /// As [`header`](Self::header), but a value that is not UTF-8 is an empty one: for a header whose presence counts.
+    pub fn raw_header(&self, name: &str) -> Option<&'a str> {
+        let header = self.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
+        Some(std::str::from_utf8(header.value).map_or("", str::trim))
+    }
+
     /// Whether a header that is a comma-separated list holds `word`, in any case.
     pub fn header_has(&self, name: &str, word: &str) -> bool {
         let named = self.headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));

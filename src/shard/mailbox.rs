@@ -145,11 +145,6 @@ impl Peers {
         let _ = self.0[shard].send(request).await;
     }
 
-    /// Sends a request to one shard from a thread that may block.
-    pub fn ask_blocking(&self, shard: usize, request: Request) {
-        let _ = self.0[shard].blocking_send(request);
-    }
-
     /// Asks every shard for its counts.
     pub async fn count(&self) -> Vec<ShardCount> {
         let mut replies = Vec::with_capacity(self.shards());

@@ -19,12 +19,12 @@ use crate::policy::counts::Count;
 use crate::policy::ending::{JoinRefusal, PortEnd};
 use crate::policy::port_id::PortId;
 use crate::policy::roster::SessionId;
-use crate::policy::sources::Family;
+use crate::policy::sources::{Family, Sources};
 use mailbox::{Join, Request, ShardCount};
 use outbox::{Outbox, Served, Subscription};
 use port::Port;
 use resources::Resources;
-use ring::Closing;
+use ring::{Closing, Listener};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -41,6 +41,8 @@ const DRAIN_PAUSE: Duration = Duration::from_millis(5);
 /// One shard.
 pub struct Shard {
     resources: Rc<Resources>,
+    /// The API's listener on this shard, which a drain stops.
+    api: Rc<Listener>,
     ports: RefCell<HashMap<PortId, Rc<Port>>>,
     /// Sockets that were stopped and whose descriptors may still be open.
     closing: RefCell<Vec<(PortId, Family, Closing)>>,
@@ -49,9 +51,10 @@ pub struct Shard {
 
 impl Shard {
     /// A shard without ports.
-    pub fn new(resources: Rc<Resources>) -> Rc<Self> {
+    pub fn new(resources: Rc<Resources>, api: Rc<Listener>) -> Rc<Self> {
         Rc::new(Shard {
             resources,
+            api,
             ports: RefCell::default(),
             closing: RefCell::default(),
             draining: Cell::new(false),
@@ -113,7 +116,7 @@ impl Shard {
     }
 
     /// The port, opened if need be, with the sockets that `sources` need.
-    fn port_for(&self, id: PortId, sources: &crate::policy::sources::Sources) -> Result<Rc<Port>, JoinRefusal> {
+    fn port_for(&self, id: PortId, sources: &Sources) -> Result<Rc<Port>, JoinRefusal> {
         if self.draining.get() {
             return Err(JoinRefusal::Draining);
         }
@@ -192,6 +195,7 @@ impl Shard {
 
     fn drain(self: &Rc<Self>, reply: mpsc::Sender<usize>) {
         self.draining.set(true);
+        self.api.stop();
         for (id, port) in self.ports.borrow().iter() {
             let stopped = port.drain();
             self.remember_closing(*id, stopped);

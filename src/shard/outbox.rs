@@ -273,7 +273,7 @@ impl Flusher {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::disallowed_methods)]
 mod tests {
     use super::*;
     use crate::protocol::message::{DeviceName, IpText};

@@ -4,8 +4,8 @@
 //! 0 and are used once. Dropping a port stops its sockets.
 //! **Not here.** Which ports there are (`shard`), what a device does (`device`) and how datagrams travel (`udp`).
 
-use crate::policy::counts::{Count, PortCount};
 use crate::policy::budget::Reservation;
+use crate::policy::counts::{Count, PortCount};
 use crate::policy::ending::{DeviceEnd, JoinRefusal};
 use crate::policy::port_id::{PortId, Transport};
 use crate::policy::roster::{Audience, Roster, SessionId};

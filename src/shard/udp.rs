@@ -33,7 +33,7 @@ pub async fn receive(port: Weak<Port>, socket: Rc<Datagrams>) {
         }
         let Some(port) = port.upgrade() else { return };
         let mut batch = port.resources().datagrams.borrow_mut();
-        let batch = batch.get_or_insert_with(DatagramBatch::new);
+        let batch = batch.get_or_insert_with(DatagramBatch::default);
         match batch.drain(&socket, |sender, data| deliver(&port, sender, data)) {
             Ok(()) => {}
             // Another turn took them, or an earlier send was refused: nothing is wrong with the socket.

@@ -85,9 +85,8 @@ impl Datagrams {
     }
 }
 
-impl DatagramBatch {
-    /// Allocates the buffers.
-    pub fn new() -> Self {
+impl Default for DatagramBatch {
+    fn default() -> Self {
         DatagramBatch {
             buffers: vec![0; BATCH_DATAGRAMS * DATAGRAM_BYTES],
             addresses: (0..BATCH_DATAGRAMS).map(|_| SockAddrStorage::zeroed()).collect(),
@@ -95,7 +94,9 @@ impl DatagramBatch {
             heads: Vec::with_capacity(BATCH_DATAGRAMS),
         }
     }
+}
 
+impl DatagramBatch {
     /// Takes what waits in the socket, a batch at most, and hands each datagram and its sender to `each`.
     ///
     /// # Errors

@@ -54,6 +54,7 @@ pub fn spawn<F: Future<Output = ()> + 'static>(task: F) -> tokio::task::JoinHand
     }
     TASKS.set(TASKS.get() + 1);
     let alive = Alive;
+    #[expect(clippy::disallowed_methods, reason = "the one place that counts")]
     tokio_uring::spawn(async move {
         let _alive = alive;
         task.await;

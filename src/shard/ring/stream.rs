@@ -15,7 +15,7 @@ use std::net::{IpAddr, Shutdown};
 use std::os::fd::OwnedFd;
 use std::ptr::null_mut;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Probes that a dead peer does not answer before its connection ends.
 const KEEPALIVE_PROBES: u32 = 3;
@@ -146,8 +146,16 @@ impl Stream {
 
     /// Receives and drops what comes until the other end closes, for `time` at most.
     pub async fn linger(&self, pool: &Pool, time: Duration) {
+        let until = Instant::now() + time;
         let _deadline = Deadline::after(time, self);
-        while let Ok(Receipt::Data(_)) = self.receive(pool).await {}
+        loop {
+            match self.receive(pool).await {
+                Ok(Receipt::Data(_)) => {}
+                // Meant for a receive before.
+                Ok(Receipt::Interrupted) if Instant::now() < until => {}
+                Ok(Receipt::End | Receipt::Interrupted) | Err(_) => return,
+            }
+        }
     }
 
     /// Sends small messages at once (TCP_NODELAY).

@@ -1,0 +1,10 @@
+//! Drivers' side of a shard: HTTP, the upgrade, WebSocket sessions.
+//!
+//! **Invariants.** A session stays on the shard that accepted its connection.
+//! **Not here.** Ports and devices (`shard`).
+
+pub mod api;
+pub mod openapi;
+pub mod routes;
+pub mod session;
+pub mod websocket;
