@@ -1,6 +1,5 @@
-//! Proves the command line, the environment and the secret: how existing deployments start, check and ask the daemon.
+//! Proves that existing deployments start, check and ask a running daemon as they did the original.
 
-use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 
@@ -47,13 +46,6 @@ impl Drop for Files {
 }
 
 #[test]
-fn the_version_is_printed_as_the_original_does() {
-    let printed = run(&["-v"]);
-    assert_eq!(printed.stdout, concat!("dispatch v", env!("CARGO_PKG_VERSION"), "\n"));
-    assert!(printed.status.success());
-}
-
-#[test]
 fn the_routes_are_printed() {
     let printed = run(&["-r"]);
     assert!(printed.status.success());
@@ -77,15 +69,6 @@ fn the_openapi_document_is_printed() {
     }
 }
 
-#[test]
-fn the_help_names_flags_and_variables() {
-    let printed = run(&["-h"]);
-    assert!(printed.status.success());
-    for word in ["-b", "-p", "-w", "SG_SERVER_PORT", "--stall-ms-max", "PLACE_SERVER_SECRET"] {
-        assert!(printed.stdout.contains(word), "{word} in {}", printed.stdout);
-    }
-}
-
 fn the_health_check_succeeds_on_a_healthy_daemon(shards: usize) {
     Setup::new(shards).run(|daemon| {
         for (route, code) in [("healthz", 0), ("version", 0), ("", 0), ("nope", 0)] {
@@ -94,79 +77,6 @@ fn the_health_check_succeeds_on_a_healthy_daemon(shards: usize) {
             assert_eq!(run(&["/dispatch", "-c", &url]).status.code(), Some(code), "{url}");
         }
     });
-}
-
-/// What the health check says of a server that answers with this status.
-fn health_of(status: u16) -> Option<i32> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let url = format!("http://{}/healthz", listener.local_addr().unwrap());
-    let server = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        stream.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
-        let mut request = Vec::new();
-        while !request.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).unwrap();
-            request.push(byte[0]);
-        }
-        write!(stream, "HTTP/1.1 {status} Whatever\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
-    });
-    let code = run(&["-c", &url]).status.code();
-    server.join().unwrap();
-    code
-}
-
-#[test]
-fn the_health_check_tells_statuses_apart() {
-    for status in [200, 204, 301, 401, 404, 499] {
-        assert_eq!(health_of(status), Some(0), "{status}");
-    }
-    for status in [500, 503, 599] {
-        assert_eq!(health_of(status), Some(1), "{status}");
-    }
-}
-
-#[test]
-fn the_health_check_of_nobody_is_2() {
-    let url = format!("http://127.0.0.1:{}/healthz", free_port());
-    assert_eq!(run(&["-c", &url]).status.code(), Some(2));
-}
-
-/// Fails unless the daemon refuses to start, in one line with this word and without the text of a secret.
-fn assert_refuses_to_start(args: &[&str], variables: &[(&str, &str)], word: &str) {
-    let port = free_port().to_string();
-    let refused = Run::binary(&[&["-p", &port, "-w", "1", "--pin", "off"], args].concat(), variables);
-    assert!(!refused.status.success(), "started with {args:?} {variables:?}");
-    let error = &refused.stderr;
-    assert!(error.contains(word), "{word} in {error:?}");
-    assert_eq!(error.lines().count(), 1, "more than a line: {error}");
-}
-
-#[test]
-fn an_empty_secret_is_a_start_up_error() {
-    for name in ["PLACE_SERVER_SECRET", "SERVER_SECRET"] {
-        assert_refuses_to_start(&[], &[(name, "")], name);
-        let files = Files::new("empty", &[(name, "")]);
-        assert_refuses_to_start(&[], &[("SECRETS_PATH", files.path())], name);
-    }
-    // The next one does not serve in its place.
-    assert_refuses_to_start(&[], &[("PLACE_SERVER_SECRET", ""), ("SERVER_SECRET", "good")], "PLACE_SERVER_SECRET");
-}
-
-#[test]
-fn production_refuses_to_start_on_the_built_in_secret() {
-    assert_refuses_to_start(&[], &[("SG_ENV", "production")], "SERVER_SECRET");
-}
-
-#[test]
-fn a_bad_setting_is_one_line_and_a_failure() {
-    assert_refuses_to_start(&["--stall-ms-max", "soon"], &[], "--stall-ms-max");
-    assert_refuses_to_start(&["--message-bytes-max", "131071"], &[], "--message-bytes-max");
-    assert_refuses_to_start(&["--no-such-flag"], &[], "--no-such-flag");
-    assert_refuses_to_start(&["-b", "999.1.2.3"], &[], "999.1.2.3");
-    assert_refuses_to_start(&[], &[("LOG_LEVEL", "verbose")], "LOG_LEVEL");
-    // An address that no interface of this machine has.
-    assert_refuses_to_start(&["-b", "192.0.2.1"], &[], "192.0.2.1");
 }
 
 fn a_taken_api_port_is_one_line_and_a_failure(shards: usize) {
@@ -178,12 +88,15 @@ fn a_taken_api_port_is_one_line_and_a_failure(shards: usize) {
         assert_eq!(errors.len(), 1, "{errors:?}");
         assert!(errors[0].contains(&port), "{errors:?}");
     });
-    // Another program's listener.
+    // Another program's listener, and an address that no interface of this machine has.
     let listener = TcpListener::bind(("127.0.0.1", free_port())).unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
     let refused = Run::binary(&["-p", &port, "-w", &shards.to_string(), "--pin", "off"], &[]);
     assert!(!refused.status.success());
     assert_eq!(refused.stderr.lines().count(), 1, "{}", refused.stderr);
+    let foreign = Run::binary(&["-b", "192.0.2.1", "-p", &port, "-w", &shards.to_string(), "--pin", "off"], &[]);
+    assert!(!foreign.status.success());
+    assert_eq!(foreign.stderr.lines().count(), 1, "{}", foreign.stderr);
 }
 
 /// Whether a daemon takes this token.

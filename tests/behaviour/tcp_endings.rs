@@ -74,7 +74,7 @@ fn a_half_closed_device_still_gets_what_was_written_and_then_closed_leaves(shard
 }
 
 fn a_half_closed_device_that_reads_late_still_gets_everything(shards: usize) {
-    Setup::new(shards).limit("write-window-bytes-max", WINDOW).run(|daemon| {
+    Setup::new(shards).limit("flush-ms-max", 2_000).limit("write-window-bytes-max", WINDOW).run(|daemon| {
         let port = free_port();
         let mut driver = daemon.join_tcp(port, "127.0.0.1,127.0.0.2");
         let mut other = Device::connect("127.0.0.2", port);
@@ -91,7 +91,7 @@ fn a_half_closed_device_that_reads_late_still_gets_everything(shards: usize) {
 }
 
 fn a_reply_followed_by_close_arrives_whole(shards: usize) {
-    Setup::new(shards).run(|daemon| {
+    Setup::new(shards).limit("flush-ms-max", 2_000).run(|daemon| {
         for size in [1, 4_096, 65_536, 1_000_000] {
             let (mut driver, mut device, addr) = joined(daemon);
             write_pattern(&mut driver, &addr, size);
@@ -132,7 +132,7 @@ fn a_reply_followed_by_close_arrives_whole_though_nobody_read_what_the_device_se
 }
 
 fn a_reply_followed_by_goodbye_arrives_whole(shards: usize) {
-    Setup::new(shards).run(|daemon| {
+    Setup::new(shards).limit("flush-ms-max", 2_000).run(|daemon| {
         for size in [1, 65_536, 1_000_000] {
             let (mut driver, mut device, addr) = joined(daemon);
             device.send(b"unread by the driver");

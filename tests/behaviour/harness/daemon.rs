@@ -1,7 +1,7 @@
 //! The daemon under test: started on a port of its own, observed through its API and its log, ended by its own pid.
 
-use std::io::Read;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -43,6 +43,11 @@ impl Setup {
             in_environment: false,
             name_repeated: false,
         }
+    }
+
+    pub fn api_port(mut self, port: u16) -> Self {
+        self.api_port = port;
+        self
     }
 
     /// Sets a limit, as `--name value`.
@@ -198,6 +203,11 @@ impl Daemon {
         shards.iter().map(|shard| count(shard).unwrap_or_else(|| panic!("no {name} in {shard}"))).sum()
     }
 
+    /// Waits until a counter has reached this.
+    pub fn until_count(&self, name: &str, least: u64) {
+        eventually(&format!("{name} reaches {least}"), || (self.count(name) >= least).then_some(()));
+    }
+
     /// Joins a port, or says how that was refused.
     pub fn try_join(&self, transport: Transport, port: &str, accept: &str) -> Result<Driver, Response> {
         let target = join_target(BASES[0], transport, port, accept);
@@ -256,6 +266,11 @@ impl Daemon {
         self.log.text()
     }
 
+    /// How much the daemon has logged in all.
+    pub fn log_bytes(&self) -> u64 {
+        self.log.0.lock().unwrap().bytes
+    }
+
     /// Waits until the log has this text.
     pub fn until_logged(&self, text: &str) {
         eventually(&format!("{text:?} in the log"), || self.log().contains(text).then_some(()));
@@ -264,6 +279,10 @@ impl Daemon {
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
         kill_process(pid, signal).unwrap();
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// How the daemon ends, if it does within this time.
@@ -322,11 +341,16 @@ impl Daemon {
     }
 
     fn is_healthy(&self) -> bool {
-        if std::net::TcpStream::connect(self.api).is_err() {
-            return false;
-        }
-        let mut connection = self.connection();
-        connection.request("GET", &format!("{}/healthz", BASES[0]), "Connection: close\r\n").status == 200
+        // Refused or reset while it starts, so nothing here may fail the test.
+        let ask = || -> std::io::Result<String> {
+            let mut stream = TcpStream::connect(self.api)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            write!(stream, "GET {}/healthz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n", BASES[0])?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        };
+        ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "))
     }
 }
 

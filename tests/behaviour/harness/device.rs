@@ -96,6 +96,17 @@ impl Device {
         bytes
     }
 
+    /// Reads this many bytes at a time with pauses, this often at most, or until the daemon ends the connection.
+    pub fn read_slowly(&mut self, bytes: usize, pause: Duration, times: usize) {
+        let mut buffer = vec![0; bytes];
+        for _ in 0..times {
+            if !matches!(self.stream.read(&mut buffer), Ok(1..)) {
+                break;
+            }
+            std::thread::sleep(pause);
+        }
+    }
+
     /// Fails unless the daemon closes the connection in good order, with nothing more sent.
     pub fn ends(&mut self) {
         match self.stream.read(&mut [0; 64]) {
@@ -118,6 +129,11 @@ impl Device {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
 
+    /// Closes both sides, for every handle.
+    pub fn hang_up(&self) {
+        self.stream.shutdown(Shutdown::Both).unwrap();
+    }
+
     /// Ends the connection by a reset.
     pub fn reset(self) {
         let socket = Socket::from(self.stream);
@@ -127,6 +143,17 @@ impl Device {
     /// Another handle of the same connection, to send while this one reads.
     pub fn another_handle(&self) -> Self {
         Self { stream: self.stream.try_clone().unwrap() }
+    }
+
+    /// Reads until the daemon ends the connection.
+    pub fn drain(&mut self) {
+        let mut buffer = vec![0; 64 * 1024];
+        while matches!(self.stream.read(&mut buffer), Ok(1..)) {}
+    }
+
+    /// The port that it is connected to.
+    pub fn peer_port(&self) -> u16 {
+        self.stream.peer_addr().unwrap().port()
     }
 
     pub fn local(&self) -> SocketAddr {

@@ -92,6 +92,14 @@ impl Driver {
         self.socket.send(message).unwrap();
     }
 
+    /// The code and the reason of the close frame that has to come next.
+    pub fn close_reason(&mut self) -> (u16, String) {
+        match self.message() {
+            Message::Close(Some(CloseFrame { code, reason })) => (code.into(), reason.to_string()),
+            other => panic!("no close frame but {other:?}"),
+        }
+    }
+
     /// Reads on until the connection has ended, whatever comes before.
     pub fn ends(&mut self) {
         loop {

@@ -14,7 +14,7 @@ pub use device::{Datagrams, Device};
 pub use driver::Driver;
 pub use http::Connection;
 pub use message::{Addr, Event, close, pattern, request, write};
-pub use process::{Run, free_port, is_root, raise_descriptor_limit, resident_bytes};
+pub use process::{Run, cpu_time, free_port, is_root, raise_descriptor_limit, resident_bytes};
 pub use wire::{Frame, Opcode, Wire, frame};
 
 use std::time::{Duration, Instant};

@@ -71,6 +71,17 @@ pub fn resident_bytes(pid: u32) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
+/// Time that all threads of a process have spent on a CPU.
+pub fn cpu_time(pid: u32) -> Duration {
+    let nanos = std::fs::read_dir(format!("/proc/{pid}/task"))
+        .unwrap()
+        .flatten()
+        .filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok())
+        .map(|stat| stat.split_whitespace().next().unwrap().parse::<u64>().unwrap())
+        .sum();
+    Duration::from_nanos(nanos)
+}
+
 /// The binary run to its end, without the environment that would change what it does.
 pub struct Run {
     pub status: ExitStatus,

@@ -61,6 +61,16 @@ impl Wire {
         self.stream.write_all(bytes).unwrap();
     }
 
+    /// Bytes as they are, or why they could not be sent; some may have been.
+    pub fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
+    /// How long a write may wait.
+    pub fn set_write_patience(&self, patience: Duration) {
+        self.stream.set_write_timeout(Some(patience)).unwrap();
+    }
+
     /// A whole message in one masked frame.
     pub fn send_frame(&mut self, opcode: Opcode, payload: &[u8]) {
         self.send(&frame(0x80 | opcode as u8, payload));
