@@ -7,6 +7,7 @@
 use crate::config::{self, Config, Pin};
 use crate::edge::api::Api;
 use crate::edge::session::session_bytes_max;
+use crate::logging::LogFormat;
 use crate::policy::ending::ProcessEnd;
 use crate::policy::token::Token;
 use crate::shard::mailbox::{Peers, Request};
@@ -258,6 +259,9 @@ fn log_start(config: &Config, descriptors: u64) {
         worst_case_mib = (sessions.saturating_add(buffers).saturating_add(devices)) / MIB,
         "dispatch serves"
     );
+    if config.log_format == LogFormat::Readable {
+        tracing::info!("to see it work: `dispatch listen tcp 6001` is a driver, and `nc 127.0.0.1 6001` a device");
+    }
 }
 
 /// Turns SIGTERM and SIGINT into events, on a thread of its own.

@@ -16,6 +16,7 @@ use crate::policy::roster::SessionId;
 use crate::protocol::frame::FrameWalk;
 use crate::protocol::message::{DeviceAddr, FromDriver};
 use crate::shard::credit::Window;
+use crate::shard::log_gate::LogGate;
 use crate::shard::mailbox::{Action, Command, Request};
 use crate::shard::outbox::Inbox;
 use crate::shard::resources::Resources;
@@ -61,6 +62,7 @@ pub struct Session {
     pinged_at: Cell<Instant>,
     /// Since when a send makes no progress.
     sending_since: Cell<Option<Instant>>,
+    ignored_log: LogGate,
 }
 
 /// A command that has not paid yet, and the memory of its large message.
@@ -92,6 +94,7 @@ impl Session {
             alive_at: Cell::new(Instant::now()),
             pinged_at: Cell::new(Instant::now()),
             sending_since: Cell::new(None),
+            ignored_log: LogGate::default(),
             resources,
         })
     }
@@ -276,7 +279,9 @@ impl Session {
 
     fn ignore(&self, what: &'static str) {
         self.resources.counts.one(Count::DriverMessagesIgnored);
-        self.span.in_scope(|| tracing::warn!("{what} was ignored"));
+        if let Some(left_out) = self.ignored_log.pass() {
+            self.span.in_scope(|| tracing::warn!(left_out, "{what} was ignored"));
+        }
     }
 
     /// Pays for commands as credit comes, and sends them to the port's home in order.

@@ -19,8 +19,6 @@ use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext}
 const READ_BUFFER_BYTES: usize = 8 << 10;
 /// Control frames that wait for the writer.
 const CONTROL_BYTES_MAX: usize = 4 << 10;
-/// The largest control frame: a head and 125 bytes of payload.
-const CONTROL_FRAME_BYTES_MAX: usize = 2 + 125;
 /// A message from here on makes the context's buffers so large that they are given up after it.
 pub const LARGE_MESSAGE_BYTES: usize = 64 << 10;
 
@@ -107,11 +105,19 @@ impl WebSocket {
 
     /// Queues a close frame, unless one was queued before. Works after a protocol error.
     pub fn close(&mut self, code: u16, reason: Cow<'static, str>) {
-        // Room for it whatever pongs are queued.
-        self.context.set_config(|config| config.max_write_buffer_size = CONTROL_BYTES_MAX + CONTROL_FRAME_BYTES_MAX);
+        // The pongs that wait first: nothing may follow a close frame (RFC 6455 section 5.5.1).
+        let mut pongs = self.take_control();
+        loop {
+            match self.take_control() {
+                more if more.is_empty() => break,
+                more => pongs.extend(more),
+            }
+        }
         let frame = CloseFrame { code: CloseCode::from(code), reason: Utf8Bytes::from(reason.into_owned()) };
         let mut memory = Memory { input: &[], control: &mut self.control };
         let _ = self.context.close(&mut memory, Some(frame));
+        pongs.append(&mut self.control);
+        self.control = pongs;
     }
 
     /// Takes whole control frames to be sent; empty where none are left.
@@ -232,7 +238,7 @@ mod tests {
         let mut sent = Vec::new();
         loop {
             let control = websocket.take_control();
-            assert!(control.len() <= 2 * CONTROL_BYTES_MAX);
+            assert!(control.len() <= 3 * CONTROL_BYTES_MAX);
             if control.is_empty() {
                 break;
             }

@@ -7,6 +7,7 @@
 pub mod accept;
 pub mod credit;
 pub mod device;
+pub mod log_gate;
 pub mod mailbox;
 pub mod outbox;
 pub mod port;

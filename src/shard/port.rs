@@ -219,7 +219,7 @@ impl Port {
         let limits = self.resources.limits();
         if self.devices.borrow().len() >= limits.devices_per_port_max {
             counts.one(Count::DevicesRefusedLimit);
-            tracing::warn!(port = %self.id, remote_ip = %source, "device refused: the port is full");
+            tracing::debug!(port = %self.id, remote_ip = %source, "device refused: the port is full");
             return;
         }
         let options = stream

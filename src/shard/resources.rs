@@ -6,6 +6,7 @@
 use crate::policy::budget::Budget;
 use crate::policy::counts::Counts;
 use crate::policy::limits::Limits;
+use crate::shard::log_gate::LogGate;
 use crate::shard::mailbox::Peers;
 use crate::shard::ring::{DatagramBatch, Pool};
 use std::cell::{Cell, RefCell};
@@ -57,6 +58,10 @@ pub struct Resources {
     pub sessions: Cell<usize>,
     /// Devices of this shard's ports, until their sockets are closed.
     pub devices: Cell<usize>,
+    /// For lines about accepting that pauses.
+    pub accept_log: LogGate,
+    /// For lines about datagram sockets that fail.
+    pub datagram_log: LogGate,
     /// One batch for all UDP ports, made with the first.
     pub datagrams: RefCell<Option<DatagramBatch>>,
 }
@@ -72,6 +77,8 @@ impl Resources {
             pool,
             sessions: Cell::new(0),
             devices: Cell::new(0),
+            accept_log: LogGate::default(),
+            datagram_log: LogGate::default(),
             datagrams: RefCell::new(None),
         }
     }

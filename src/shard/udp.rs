@@ -11,7 +11,7 @@ use crate::protocol::message::{DeviceAddr, DeviceName, IpText, ToDriver};
 use crate::shard::outbox::Appended;
 use crate::shard::port::Port;
 use crate::shard::ring::{DatagramBatch, Datagrams, Readiness};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
@@ -22,24 +22,30 @@ const ERROR_PAUSE: Duration = Duration::from_millis(100);
 /// Receives on one socket until it is stopped. A task of its own.
 pub async fn receive(port: Weak<Port>, socket: Rc<Datagrams>) {
     loop {
-        match socket.readable().await {
-            Ok(Readiness::Readable) => {}
+        let failed = match socket.readable().await {
             Ok(Readiness::Stopped) => return,
-            Err(error) => {
-                tracing::warn!(%error, "waiting for datagrams failed");
-                tokio::time::sleep(ERROR_PAUSE).await;
-                continue;
+            Ok(Readiness::Readable) => {
+                let Some(port) = port.upgrade() else { return };
+                drain(&port, &socket)
             }
+            Err(error) => Err(error),
+        };
+        let Err(error) = failed else { continue };
+        let Some(id) = port.upgrade().map(|port| (port.id(), port.resources().datagram_log.pass())) else { return };
+        if let (port, Some(left_out)) = id {
+            tracing::warn!(%port, %error, left_out, "receiving datagrams failed");
         }
-        let Some(port) = port.upgrade() else { return };
-        let mut batch = port.resources().datagrams.borrow_mut();
-        let batch = batch.get_or_insert_with(DatagramBatch::default);
-        match batch.drain(&socket, |sender, data| deliver(&port, sender, data)) {
-            Ok(()) => {}
-            // Another turn took them, or an earlier send was refused: nothing is wrong with the socket.
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionRefused) => {}
-            Err(error) => tracing::warn!(%error, port = %port.id(), "receiving datagrams failed"),
-        }
+        tokio::time::sleep(ERROR_PAUSE).await;
+    }
+}
+
+fn drain(port: &Port, socket: &Datagrams) -> io::Result<()> {
+    let mut batch = port.resources().datagrams.borrow_mut();
+    let batch = batch.get_or_insert_with(DatagramBatch::default);
+    match batch.drain(socket, |sender, data| deliver(port, sender, data)) {
+        // Another turn took them, or an earlier send was refused: nothing is wrong with the socket.
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionRefused) => Ok(()),
+        result => result,
     }
 }
 

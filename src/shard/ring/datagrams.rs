@@ -6,7 +6,7 @@
 //! **Invariants.** Every datagram comes whole, as no buffer is smaller than the largest; an empty one is one.
 //! **Not here.** Who gets a datagram (`shard::udp`).
 
-use super::{Closing, Fd, cancel, fd, submit};
+use super::{Closing, cancel, fd, submit};
 use io_uring::opcode;
 use socket2::{SockAddr, SockAddrStorage, SockRef, Socket};
 use std::cell::Cell;
@@ -22,7 +22,7 @@ const DATAGRAM_BYTES: usize = 64 * 1024;
 
 /// A bound UDP socket. It closes when it and its pending poll are done with.
 pub struct Datagrams {
-    fd: Fd,
+    fd: Rc<OwnedFd>,
     stopped: Cell<bool>,
 }
 

@@ -22,7 +22,7 @@ use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::{Rc, Weak};
 use tokio_uring::{InFlightOneshot, OneshotOutputTransform, UnsubmittedOneshot};
 
@@ -83,11 +83,10 @@ impl Closing {
     }
 }
 
-/// A descriptor that operations share; it closes when the last of them and the socket's owner are done.
-type Fd = Rc<OwnedFd>;
-
-fn fd(fd: &Fd) -> types::Fd {
-    types::Fd(fd.as_raw_fd())
+/// The descriptor of a socket, for an entry. Operations share the socket, so it closes when the last of them and its
+/// owner are done.
+fn fd(socket: &impl AsFd) -> types::Fd {
+    types::Fd(socket.as_fd().as_raw_fd())
 }
 
 /// What an operation came to: the kernel's result and flags, and what the operation owned.
@@ -123,11 +122,11 @@ unsafe fn submit<D: Unpin + 'static>(data: D, entry: squeue::Entry) -> InFlightO
     UnsubmittedOneshot::new(data, Take(PhantomData), entry).submit()
 }
 
-/// Ends whatever is pending on `target`; each of its operations completes with ECANCELED, or with what it has already
+/// Ends whatever is pending on `socket`; each of its operations completes with ECANCELED, or with what it has already
 /// got.
-fn cancel(target: &Fd) {
-    let entry = opcode::AsyncCancel2::new(types::CancelBuilder::fd(fd(target)).all()).build();
+fn cancel<S: AsFd + 'static>(socket: &Rc<S>) {
+    let entry = opcode::AsyncCancel2::new(types::CancelBuilder::fd(fd(socket)).all()).build();
     // SAFETY: the entry points to no memory, and the data keeps the descriptor open. Its completion tells nothing that
     // the cancelled operations do not tell, so it may be dropped: there is no buffer in it.
-    drop(unsafe { submit(target.clone(), entry) });
+    drop(unsafe { submit(socket.clone(), entry) });
 }

@@ -5,14 +5,14 @@
 //! **Not here.** When a socket ends; the three steps of ending are its owner's.
 
 use super::pool::GROUP;
-use super::{Buffer, Fd, Pool, cancel, fd, spawn, submit};
+use super::{Buffer, Pool, cancel, fd, spawn, submit};
 use bytes::{Buf, Bytes};
 use io_uring::{cqueue, opcode, squeue};
 use socket2::{SockRef, TcpKeepalive};
 use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, Shutdown};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::null_mut;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -25,9 +25,15 @@ const KEEPALIVE_PROBES: u32 = 3;
 pub struct Stream(Rc<Inner>);
 
 struct Inner {
-    fd: Fd,
+    fd: OwnedFd,
     interrupted: Cell<bool>,
     abandoned: Cell<bool>,
+}
+
+impl AsFd for Inner {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 /// What a receive came to.
@@ -42,7 +48,7 @@ pub enum Receipt {
 
 impl Stream {
     pub(super) fn new(fd: OwnedFd) -> Self {
-        let inner = Inner { fd: Rc::new(fd), interrupted: Cell::new(false), abandoned: Cell::new(false) };
+        let inner = Inner { fd, interrupted: Cell::new(false), abandoned: Cell::new(false) };
         Stream(Rc::new(inner))
     }
 
@@ -55,11 +61,11 @@ impl Stream {
             if self.0.interrupted.take() {
                 return Ok(Receipt::Interrupted);
             }
-            let entry = opcode::Recv::new(fd(&self.0.fd), null_mut(), pool.buffer_bytes() as u32)
+            let entry = opcode::Recv::new(fd(&self.0), null_mut(), pool.buffer_bytes() as u32)
                 .buf_group(GROUP)
                 .build()
                 .flags(squeue::Flags::BUFFER_SELECT);
-            let receiving = Receiving { _fd: self.0.fd.clone(), pool: Some(pool.clone()) };
+            let receiving = Receiving { _stream: self.clone(), pool: Some(pool.clone()) };
             // SAFETY: the kernel writes into a buffer of the pool alone, whose memory is never freed.
             let mut received = unsafe { submit(receiving, entry) }.await;
             received.data.pool = None;
@@ -96,9 +102,9 @@ impl Stream {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
-            let entry = opcode::Send::new(fd(&self.0.fd), data.as_ptr(), len).flags(libc::MSG_NOSIGNAL).build();
+            let entry = opcode::Send::new(fd(&self.0), data.as_ptr(), len).flags(libc::MSG_NOSIGNAL).build();
             // SAFETY: `Bytes` keeps its bytes where they are when it moves, and is not dropped before completion.
-            let sent = unsafe { submit((self.0.fd.clone(), data), entry) }.await;
+            let sent = unsafe { submit((self.0.clone(), data), entry) }.await;
             let outcome = sent.outcome();
             data = sent.data.1;
             match outcome {
@@ -125,13 +131,13 @@ impl Stream {
     /// Ends the receive that is pending, or the next one at once.
     pub fn interrupt(&self) {
         self.0.interrupted.set(true);
-        cancel(&self.0.fd);
+        cancel(&self.0);
     }
 
     /// Ends the pending send and every later one. The socket is to be shut down or reset next.
     pub fn abandon_send(&self) {
         self.0.abandoned.set(true);
-        cancel(&self.0.fd);
+        cancel(&self.0);
     }
 
     /// Shuts a side of the connection down. The other end may already have reset it, which is as good.
@@ -190,14 +196,14 @@ impl Stream {
     }
 
     fn socket(&self) -> SockRef<'_> {
-        SockRef::from(&*self.0.fd)
+        SockRef::from(&self.0.fd)
     }
 }
 
 /// What a pending receive owns. Dropped with its pool still in it, its result was not taken: whatever buffer the kernel
 /// picks is lost.
 struct Receiving {
-    _fd: Fd,
+    _stream: Stream,
     pool: Option<Pool>,
 }
 
