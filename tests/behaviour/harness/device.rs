@@ -50,7 +50,12 @@ impl Device {
     }
 
     pub fn send(&mut self, data: &[u8]) {
-        self.stream.write_all(data).unwrap();
+        self.try_send(data).unwrap();
+    }
+
+    /// Sends, or says why it could not.
+    pub fn try_send(&mut self, data: &[u8]) -> io::Result<()> {
+        self.stream.write_all(data)
     }
 
     /// Sends until nothing has been taken for `quiet`, or `size_max` bytes are gone; says how many are.
@@ -124,14 +129,14 @@ impl Device {
         }
     }
 
-    /// Closes the sending side.
+    /// Closes the sending side; nothing to do where the daemon has reset the connection.
     pub fn half_close(&self) {
-        self.stream.shutdown(Shutdown::Write).unwrap();
+        let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     /// Closes both sides, for every handle.
     pub fn hang_up(&self) {
-        self.stream.shutdown(Shutdown::Both).unwrap();
+        let _ = self.stream.shutdown(Shutdown::Both);
     }
 
     /// Ends the connection by a reset.
