@@ -26,9 +26,9 @@ use tokio::sync::mpsc;
 
 /// The first kernel with everything that a ring is set up with (single issuer).
 const KERNEL_MIN: (u32, u32) = (6, 0);
-/// How long locked memory is waited for, which an earlier process may just have given back.
-const LOCKED_MEMORY_WAIT: Duration = Duration::from_secs(3);
-const LOCKED_MEMORY_STEP: Duration = Duration::from_millis(100);
+/// How long a start waits for what an earlier process has not given back yet: locked memory, or the API's address.
+const RESTART_WAIT: Duration = Duration::from_secs(3);
+const RESTART_STEP: Duration = Duration::from_millis(50);
 /// Room for signals and ends of shards while nobody takes events.
 const EVENTS_BEYOND_SHARDS: usize = 16;
 
@@ -104,6 +104,7 @@ pub fn run(mut config: Config) -> Result<ProcessEnd, StartError> {
     check_kernel()?;
     let descriptors = raise_descriptor_limit();
     config.limits.devices_max = config::devices_max(descriptors, config.limits.devices_max);
+    config.limits.handshakes_max = config::handshakes_max(descriptors, config.limits.handshakes_max);
     let (events, mut happened) = mpsc::channel(config.shards + EVENTS_BEYOND_SHARDS);
     watch_signals(events.clone())?;
     let peers = start_shards(&config, events)?;
@@ -126,8 +127,7 @@ pub fn run(mut config: Config) -> Result<ProcessEnd, StartError> {
 
 /// Opens the API and starts a thread for each shard, which tells of its start and of its end.
 fn start_shards(config: &Config, events: mpsc::Sender<Event>) -> Result<Peers, StartError> {
-    let address = config.api_address;
-    let listeners = sockets::open_api(address, config.shards).map_err(|error| StartError::Listen { address, error })?;
+    let listeners = open_api(config)?;
     let (peers, mailboxes) = Peers::new(config.shards);
     let shared = Shared::new(config.limits, peers.clone());
     let cores = match config.pin {
@@ -149,6 +149,25 @@ fn start_shards(config: &Config, events: mpsc::Sender<Event>) -> Result<Peers, S
             .map_err(StartError::Thread)?;
     }
     Ok(peers)
+}
+
+/// Opens the API's listeners, waiting a while for an address in use: a daemon that was killed leaves it so until the
+/// kernel has taken its ring apart.
+fn open_api(config: &Config) -> Result<Vec<socket2::Socket>, StartError> {
+    let address = config.api_address;
+    let until = Instant::now() + RESTART_WAIT;
+    loop {
+        match sockets::open_api(address, config.shards) {
+            Ok(listeners) => return Ok(listeners),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => pause(),
+            Err(error) => return Err(StartError::Listen { address, error }),
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "nothing runs on this thread yet")]
+fn pause() {
+    std::thread::sleep(RESTART_STEP);
 }
 
 /// What one shard's thread is made of. Its end, a panic included, is told when it drops.
@@ -191,13 +210,12 @@ impl ShardThread {
     /// A ring and its runtime, waiting for locked memory a while.
     fn make_runtime(&self) -> Result<tokio_uring::Runtime, StartError> {
         let entries = self.shared.limits.ring_entries;
-        let until = Instant::now() + LOCKED_MEMORY_WAIT;
+        let until = Instant::now() + RESTART_WAIT;
         loop {
             match ring::runtime(entries) {
                 Ok(runtime) => return Ok(runtime),
                 Err(error) if error.kind() == io::ErrorKind::OutOfMemory && Instant::now() < until => {
-                    #[expect(clippy::disallowed_methods, reason = "nothing runs on this thread yet")]
-                    std::thread::sleep(LOCKED_MEMORY_STEP);
+                    pause();
                 }
                 Err(error) if error.kind() == io::ErrorKind::OutOfMemory => return Err(self.locked_memory()),
                 Err(error) if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied) => {

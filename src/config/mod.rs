@@ -25,7 +25,7 @@ pub use self::arguments::{ListenArguments, Pin};
 pub use self::environment::{Environment, Origin};
 pub use self::error::ConfigError;
 pub use self::http_url::HttpUrl;
-pub use self::memory::devices_max;
+pub use self::memory::{devices_max, handshakes_max};
 pub use self::secret::{Secret, SecretStrength};
 pub use self::settings::{Setting, settings, settings_table};
 

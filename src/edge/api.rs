@@ -4,8 +4,9 @@
 //! is refused leaves nothing behind: what it took drops with it. No token is logged.
 //! **Not here.** The table of routes (`routes`), and sessions once they are joined (`session`).
 
+use crate::edge::handshakes::Handshakes;
 use crate::edge::routes::{self, Endpoint};
-use crate::edge::session::{Session, session_bytes_max};
+use crate::edge::session::{Place, Session, session_bytes_max};
 use crate::policy::counts::{Count, Statistics};
 use crate::policy::ending::JoinRefusal;
 use crate::policy::port_id::{PortId, Transport};
@@ -17,7 +18,7 @@ use crate::shard::accept;
 use crate::shard::mailbox::{Join, Request, ShardCount};
 use crate::shard::outbox::{self, Inbox};
 use crate::shard::resources::Resources;
-use crate::shard::ring::{self, Deadline, Listener, Receipt, Stream};
+use crate::shard::ring::{self, Listener, Receipt, Sent, Stream, Timer};
 use bytes::Bytes;
 use serde_json::json;
 use std::cell::Cell;
@@ -28,6 +29,10 @@ use tokio::sync::oneshot;
 
 /// The longest `X-Module-ID` that is logged.
 const MODULE_ID_BYTES_MAX: usize = 128;
+/// The longest accept list that is logged; every line of a session carries it.
+const ACCEPTED_CHARS_MAX: usize = 256;
+/// Bytes of a head that reserve no memory; a driver's is about 500.
+const HEAD_BYTES_FREE: usize = 4 << 10;
 /// Shard in the upper bits, a count in the lower: unique in the process without asking anyone.
 const SESSION_ID_SHARD_SHIFT: u32 = 48;
 
@@ -36,6 +41,7 @@ pub struct Api {
     resources: Rc<Resources>,
     token: Token,
     next_session: Cell<u64>,
+    handshakes: Handshakes,
 }
 
 /// What a request asks for, once it is checked.
@@ -74,7 +80,9 @@ impl Api {
     /// The API of the shard with these resources.
     pub fn new(resources: Rc<Resources>, token: Token) -> Rc<Self> {
         let first = (resources.shard as u64) << SESSION_ID_SHARD_SHIFT;
-        Rc::new(Api { resources, token, next_session: Cell::new(first) })
+        let limits = *resources.limits();
+        let handshakes = Handshakes::new((limits.handshakes_max / resources.shared.peers.shards()).max(1));
+        Rc::new(Api { resources, token, next_session: Cell::new(first), handshakes })
     }
 
     /// Accepts connections until the listener is stopped.
@@ -89,6 +97,7 @@ impl Api {
         if stream.set_nodelay().is_err() {
             return;
         }
+        let mut waiting = Some(self.handshakes.begin(&stream));
         let mut bytes = Vec::new();
         let ending = loop {
             let turn = match self.next_request(&stream, &mut bytes).await {
@@ -106,10 +115,14 @@ impl Api {
                 Asked::Answer(answer) => answer,
                 Asked::Statistics => self.statistics().await,
                 Asked::Shards => self.shards().await,
-                Asked::Join(request) => match self.join(request, &stream, remote_ip, &request_id, &mut bytes).await {
-                    Ok(()) => return,
-                    Err(refusal) => refused(refusal),
-                },
+                Asked::Join(request) => {
+                    // It is a session's from here on, or else answered at once.
+                    waiting = None;
+                    match self.join(request, &stream, remote_ip, &request_id, &mut bytes).await {
+                        Ok(()) => return,
+                        Err(refusal) => refused(refusal),
+                    }
+                }
             };
             tracing::debug!(%remote_ip, request_id, status = answer.status, "answered");
             let mut out = Vec::new();
@@ -120,33 +133,39 @@ impl Api {
             if !self.send(&stream, out).await {
                 return;
             }
+            waiting.get_or_insert_with(|| self.handshakes.begin(&stream));
         };
         if self.send(&stream, ending).await {
             stream.shutdown(Shutdown::Write);
-            stream.linger(&self.resources.pool, self.resources.limits().linger_time_max).await;
+            let limits = self.resources.limits();
+            stream.linger(&self.resources.pool, limits.linger_time_max, limits.linger_time_max).await;
         }
     }
 
     /// Sends an answer, for as long as a head may take; a peer that does not read it is let go.
     async fn send(&self, stream: &Stream, out: Vec<u8>) -> bool {
-        let abandoned = stream.clone();
+        let slow = stream.clone();
         let time = self.resources.limits().request_head_time_max;
-        let deadline = ring::spawn(async move {
+        let _deadline = Timer::spawn(async move {
             tokio::time::sleep(time).await;
-            abandoned.abandon_send();
+            slow.abandon_send();
         });
-        let sent = stream.send_all(Bytes::from(out), |_| {}).await;
-        // A timer, so it may be aborted.
-        deadline.abort();
-        sent.is_ok()
+        matches!(stream.send_all(Bytes::from(out), |_| {}).await, Ok(Sent::Whole))
     }
 
     /// Reads until `bytes` begins with a whole head.
     async fn next_request(&self, stream: &Stream, bytes: &mut Vec<u8>) -> Result<Turn, NoHead> {
         let limits = self.resources.limits();
-        let _deadline = Deadline::after(limits.request_head_time_max, stream);
+        let _deadline = Timer::interrupt_after(limits.request_head_time_max, stream);
         let mut unseen = 0;
+        let mut memory = None;
         loop {
+            if bytes.len() > HEAD_BYTES_FREE && memory.is_none() {
+                memory = self.resources.shared.session_memory.reserve(limits.request_head_bytes_max);
+                if memory.is_none() {
+                    return Err(NoHead::Refused(error(503, "no room for a long request head")));
+                }
+            }
             // Empty lines before a request do not count (RFC 9112 section 2.2).
             let blank = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
             bytes.drain(..blank);
@@ -245,34 +264,35 @@ impl Api {
         bytes: &mut Vec<u8>,
     ) -> Result<(), JoinRefusal> {
         let JoinRequest { port, sources, websocket_key, event_source } = request;
+        let accepted: String = sources.to_string().chars().take(ACCEPTED_CHARS_MAX).collect();
         // At error level, so that it is there for lines of every level.
         let span = tracing::error_span!(
             "session",
             server_protocol = port.transport.name(),
             server_port = port.number.get(),
             %remote_ip,
-            accepted = %sources,
+            accepted,
             event_source,
             request_id
         );
         let shared = &self.resources.shared;
         let joined: Result<_, JoinRefusal> = async {
-            let place = shared.sessions.reserve(1).ok_or(JoinRefusal::TooManySessions)?;
-            let memory =
-                shared.session_memory.reserve(session_bytes_max(&shared.limits)).ok_or(JoinRefusal::NoMemory)?;
+            let place = Place::take(&self.resources).ok_or(JoinRefusal::TooManySessions)?;
+            let needed = session_bytes_max(&shared.limits) + sources.memory_bytes();
+            let memory = shared.session_memory.reserve(needed).ok_or(JoinRefusal::NoMemory)?;
             let session = SessionId(self.next_session.replace(self.next_session.get() + 1));
             let inbox = self.ask_to_join(port, session, sources).await?;
             Ok((place, memory, session, inbox))
         }
         .await;
-        let (_place, memory, session, inbox) = joined.inspect_err(|refusal| {
+        let (place, memory, session, inbox) = joined.inspect_err(|refusal| {
             self.resources.counts.one(Count::JoinsRefused);
             span.in_scope(|| tracing::warn!(status = refusal.status(), reason = %refusal.reason(), "join refused"));
         })?;
         let mut out = Vec::new();
         http::write_upgrade(&mut out, request_id, &websocket_key);
         if self.send(stream, out).await {
-            let session = Session::new(session, port, span, stream.clone(), self.resources.clone(), memory);
+            let session = Session::new(session, port, span, stream.clone(), self.resources.clone(), place, memory);
             session.serve(inbox, std::mem::take(bytes)).await;
         }
         Ok(())
@@ -339,6 +359,7 @@ fn shard_json(shard: &ShardCount) -> serde_json::Value {
         "tasks": shard.tasks,
         "buffers_out": shard.buffers_out,
         "buffers_lost": shard.buffers_lost,
+        "buffer_waits": shard.buffer_waits,
         "counts": shard.counts,
     })
 }

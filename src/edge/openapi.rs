@@ -115,10 +115,10 @@ fn schemas() -> Value {
             "required": ["shards"],
             "properties": { "shards": { "type": "array", "items": {
                 "type": "object",
-                "required": ["shard", "sessions", "ports", "devices", "tasks", "buffers_out", "buffers_lost", "counts"],
+                "required": ["shard", "sessions", "ports", "devices", "tasks", "buffers_out", "buffers_lost", "buffer_waits", "counts"],
                 "properties": {
                     "shard": count, "sessions": count, "ports": count, "devices": count, "tasks": count,
-                    "buffers_out": count, "buffers_lost": count, "counts": by_port
+                    "buffers_out": count, "buffers_lost": count, "buffer_waits": count, "counts": by_port
                 }
             } } }
         }

@@ -20,14 +20,13 @@ use crate::shard::log_gate::LogGate;
 use crate::shard::mailbox::{Action, Command, Request};
 use crate::shard::outbox::Inbox;
 use crate::shard::resources::Resources;
-use crate::shard::ring::{self, Receipt, Stream};
+use crate::shard::ring::{self, Receipt, Sent, Stream, Timer};
 use bytes::Bytes;
 use std::cell::{Cell, RefCell};
-use std::io::ErrorKind;
 use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tracing::{Level, Span};
 
 /// Payloads below this are copied: a slice would keep the whole read buffer alive.
@@ -55,13 +54,17 @@ pub struct Session {
     resources: Rc<Resources>,
     window: Window,
     memory: RefCell<Reservation>,
+    /// What is reserved while no large message is under way.
+    memory_bytes_min: usize,
     websocket: RefCell<WebSocket>,
     control_due: Notify,
     end: Cell<Option<SessionEnd>>,
     alive_at: Cell<Instant>,
     pinged_at: Cell<Instant>,
-    /// Since when a send makes no progress.
-    sending_since: Cell<Option<Instant>>,
+    is_sending: Cell<bool>,
+    /// Bytes that the kernel has taken in all.
+    taken_bytes: Cell<u64>,
+    _place: Place,
     ignored_log: LogGate,
 }
 
@@ -69,31 +72,37 @@ pub struct Session {
 type Unpaid = (DeviceAddr, Action, Option<Reservation>);
 
 impl Session {
-    /// A session that has joined `port`; [`serve`](Self::serve) answers the driver from then on.
+    /// A session that has joined `port`; [`serve`](Self::serve) answers the driver from then on. `memory` is at least
+    /// [`session_bytes_max`].
     pub fn new(
         id: SessionId,
         port: PortId,
         span: Span,
         stream: Stream,
         resources: Rc<Resources>,
-        memory: Reservation,
+        place: Place,
+        mut memory: Reservation,
     ) -> Rc<Self> {
         let limits = *resources.limits();
-        resources.sessions.set(resources.sessions.get() + 1);
         resources.counts.one(Count::SessionsJoined);
+        let memory_bytes_min = memory.amount() - limits.write_window_bytes_max;
+        let window_memory = memory.split_above(memory_bytes_min);
         Rc::new(Session {
             id,
             port,
             span,
             stream,
-            window: Window::new(limits.write_window_bytes_max),
+            window: Window::new(limits.write_window_bytes_max, window_memory),
             memory: RefCell::new(memory),
+            memory_bytes_min,
             websocket: RefCell::new(WebSocket::new(limits.message_bytes_max)),
             control_due: Notify::new(),
             end: Cell::new(None),
             alive_at: Cell::new(Instant::now()),
             pinged_at: Cell::new(Instant::now()),
-            sending_since: Cell::new(None),
+            is_sending: Cell::new(false),
+            taken_bytes: Cell::new(0),
+            _place: place,
             ignored_log: LogGate::default(),
             resources,
         })
@@ -102,22 +111,23 @@ impl Session {
     /// Runs the session to its end. `first` is what the driver sent behind its request.
     pub async fn serve(self: Rc<Self>, mut inbox: Inbox, first: Vec<u8>) {
         self.span.in_scope(|| tracing::info!("driver joined"));
-        let keeper = ring::spawn(self.clone().keep());
+        let serving = Serving { session: self.clone(), _keeper: Timer::spawn(self.clone().keep()) };
         let reader = ring::spawn(self.clone().read(first));
         self.write(&mut inbox).await;
-        if !reader.is_finished() {
+        // After a failed send the reader takes what the driver had sent before, and then meets the error itself.
+        if !matches!(self.end.get(), Some(SessionEnd::Io(_) | SessionEnd::DriverGone)) && !reader.is_finished() {
             self.stream.interrupt();
         }
         if reader.await.is_err() {
             self.resources.counts.one(Count::TasksFailed);
         }
-        // Timers only, so it may be aborted.
-        keeper.abort();
         drop(inbox);
         let end = self.end.get().unwrap_or(SessionEnd::Failed);
+        drop(serving);
         self.log_left(end);
-        if !matches!(end, SessionEnd::DriverGone | SessionEnd::Io(_) | SessionEnd::Stalled) {
-            self.stream.linger(&self.resources.pool, self.resources.limits().linger_time_max).await;
+        if !matches!(end, SessionEnd::DriverGone | SessionEnd::Io(_)) {
+            let limits = self.resources.limits();
+            self.stream.linger(&self.resources.pool, limits.linger_time_max, limits.flush_time_max).await;
         }
     }
 
@@ -128,9 +138,9 @@ impl Session {
         }
     }
 
-    /// Whether reading goes on: while the daemon drains, the driver's socket is still read.
+    /// Whether reading goes on: while the daemon drains, and after a failed send, the driver's socket is still read.
     fn reads_on(&self) -> bool {
-        matches!(self.end.get(), None | Some(SessionEnd::Drained))
+        matches!(self.end.get(), None | Some(SessionEnd::Drained | SessionEnd::Io(_)))
     }
 
     // The writer.
@@ -159,6 +169,9 @@ impl Session {
     async fn send_control(&self) {
         loop {
             let control = self.websocket.borrow_mut().take_control();
+            if self.websocket.borrow().is_closed() {
+                self.set_end(SessionEnd::DriverClosed);
+            }
             if control.is_empty() || !self.send(Bytes::from(control)).await {
                 return;
             }
@@ -167,29 +180,29 @@ impl Session {
 
     /// Sends whole frames; false where the session has ended over it.
     async fn send(&self, frames: Bytes) -> bool {
-        let sent_bytes = Cell::new(0);
-        self.sending_since.set(Some(Instant::now()));
-        let sent = self
-            .stream
-            .send_all(frames.clone(), |count| {
-                sent_bytes.set(sent_bytes.get() + count);
-                self.sending_since.set(Some(Instant::now()));
-            })
-            .await;
-        self.sending_since.set(None);
-        self.resources.counts.add(Count::DriverBytesWritten, sent_bytes.get() as u64);
-        let Err(error) = sent else { return true };
-        if error.kind() != ErrorKind::TimedOut {
-            self.set_end(SessionEnd::Io(error.kind()));
+        let before_bytes = self.taken_bytes.get();
+        self.is_sending.set(true);
+        let taken = |count: usize| self.taken_bytes.set(self.taken_bytes.get() + count as u64);
+        let sent = self.stream.send_all(frames.clone(), taken).await;
+        self.is_sending.set(false);
+        let sent_bytes = self.taken_bytes.get() - before_bytes;
+        self.resources.counts.add(Count::DriverBytesWritten, sent_bytes);
+        match sent {
+            Ok(Sent::Whole) => true,
+            Ok(Sent::Abandoned) => {
+                self.set_end(SessionEnd::Stalled);
+                self.abandon(&frames[..sent_bytes as usize]);
+                false
+            }
+            Err(error) => {
+                self.set_end(SessionEnd::Io(error.kind()));
+                false
+            }
         }
-        if self.end.get() == Some(SessionEnd::Stalled) {
-            self.close_if_it_fits(&frames[..sent_bytes.get()]);
-        }
-        false
     }
 
     /// Ends a stalled driver's stream: by a close frame where one fits whole behind `sent`, else by a reset.
-    fn close_if_it_fits(&self, sent: &[u8]) {
+    fn abandon(&self, sent: &[u8]) {
         let mut walk = FrameWalk::default();
         walk.advance(sent);
         if walk.between_frames() {
@@ -203,13 +216,14 @@ impl Session {
             }
         }
         self.stream.reset_on_close();
+        self.stream.shutdown(Shutdown::Both);
     }
 
-    /// The last frames, then the end of this side.
+    /// The last frames, then the end of this side. What was abandoned sends no more.
     async fn say_goodbye(&self) {
         match self.end.get() {
-            Some(SessionEnd::Stalled) => {}
-            Some(SessionEnd::DriverGone | SessionEnd::Io(_)) => self.stream.shutdown(Shutdown::Both),
+            Some(SessionEnd::Io(_)) => {}
+            Some(SessionEnd::DriverGone) => self.stream.shutdown(Shutdown::Both),
             end => {
                 if let Some(code) = end.and_then(SessionEnd::close_code) {
                     let reason = end.map(SessionEnd::reason).unwrap_or_default();
@@ -224,6 +238,7 @@ impl Session {
     // The reader.
 
     async fn read(self: Rc<Self>, first: Vec<u8>) {
+        let _reading = Reading(self.clone());
         let mut next = (!first.is_empty()).then(|| self.decode(&first));
         while self.reads_on() {
             let (unpaid, end) = match next.take() {
@@ -269,12 +284,17 @@ impl Session {
                 FromDriver::Close { device } => (device, Action::Close),
                 FromDriver::Write { device, data } => (device, Action::Write(own(&message, data))),
             };
-            let above = self.memory.borrow_mut().split_above(session_bytes_max(self.resources.limits()));
-            unpaid.push((device, action, (above.amount() > 0).then_some(above)));
+            unpaid.push((device, action, self.take_large_memory()));
             Ok(())
         });
         self.control_due.notify_one();
         (unpaid, result.err())
+    }
+
+    /// What was reserved for the large message that has just come whole, if it was one.
+    fn take_large_memory(&self) -> Option<Reservation> {
+        let large = self.memory.borrow_mut().split_above(self.memory_bytes_min);
+        (large.amount() > 0).then_some(large)
     }
 
     fn ignore(&self, what: &'static str) {
@@ -325,8 +345,11 @@ impl Session {
         let step = limit.saturating_sub(since.elapsed()).clamp(KEEPER_STEP_MIN, WAIT_STEP);
         let free = tokio::time::timeout(step, self.window.free_for(data_bytes)).await;
         if free.is_err() && since.elapsed() >= limit {
-            let request = Request::LetGo { port: self.port, session: self.id };
+            let (reply, done) = oneshot::channel();
+            let request = Request::LetGo { port: self.port, session: self.id, reply };
             self.resources.shared.peers.ask_home(self.port, request).await;
+            // Before credit is looked for again: one device is enough, if it is.
+            let _ = done.await;
         }
     }
 
@@ -335,9 +358,11 @@ impl Session {
         let message_bytes = self.websocket.borrow().message_bytes();
         let above = (message_bytes + self.resources.pool.buffer_bytes()).saturating_sub(LARGE_MESSAGE_BYTES);
         if above == 0 {
+            // A large message that was none of devices' has given its memory up.
+            self.take_large_memory();
             return true;
         }
-        let needed = session_bytes_max(self.resources.limits()) + above.next_multiple_of(LARGE_MESSAGE_BYTES);
+        let needed = self.memory_bytes_min + above.next_multiple_of(LARGE_MESSAGE_BYTES);
         let since = Instant::now();
         loop {
             let reserved = self.memory.borrow().amount();
@@ -361,10 +386,18 @@ impl Session {
         let limits = *self.resources.limits();
         let shortest = limits.stall_time_max.min(limits.ping_interval).min(limits.driver_silence_max);
         let step = (shortest / 4).clamp(KEEPER_STEP_MIN, KEEPER_STEP_MAX);
+        let mut arrived_bytes = 0;
+        let mut progressed_at = Instant::now();
         loop {
             tokio::time::sleep(step).await;
             let now = Instant::now();
-            if self.sending_since.get().is_some_and(|since| now - since >= limits.stall_time_max) {
+            // What the driver takes, not what the kernel takes, which wakes a send by the third of its buffer.
+            let arrived_now = self.taken_bytes.get().saturating_sub(self.stream.unacknowledged_bytes() as u64);
+            if arrived_now > arrived_bytes || !self.is_sending.get() {
+                arrived_bytes = arrived_now;
+                progressed_at = now;
+            }
+            if now - progressed_at >= limits.stall_time_max {
                 self.set_end(SessionEnd::Stalled);
                 self.stream.abandon_send();
             } else if now - self.alive_at.get() >= limits.driver_silence_max {
@@ -396,6 +429,50 @@ impl Drop for Session {
             Some(SessionEnd::Silent) => counts.one(Count::SessionsSilent),
             _ => {}
         }
+    }
+}
+
+/// The task that serves a session, while it does: its end, also by a panic, ends the others.
+struct Serving {
+    session: Rc<Session>,
+    _keeper: Timer,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.session.set_end(SessionEnd::Failed);
+            self.session.stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// The reader while it runs: its end, also by a panic, ends the session.
+struct Reading(Rc<Session>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.set_end(SessionEnd::Failed);
+    }
+}
+
+/// A session's place among those of its shard and of the process, from before its join.
+pub struct Place {
+    resources: Rc<Resources>,
+    _place: Reservation,
+}
+
+impl Place {
+    /// Takes a place, if there is one.
+    pub fn take(resources: &Rc<Resources>) -> Option<Self> {
+        let place = resources.shared.sessions.reserve(1)?;
+        resources.sessions.set(resources.sessions.get() + 1);
+        Some(Place { resources: resources.clone(), _place: place })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
         self.resources.sessions.set(self.resources.sessions.get() - 1);
     }
 }

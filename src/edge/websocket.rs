@@ -39,6 +39,7 @@ pub struct WebSocket {
     walk: FrameWalk,
     control: Vec<u8>,
     has_large_buffers: bool,
+    is_closed: bool,
 }
 
 impl WebSocket {
@@ -56,6 +57,7 @@ impl WebSocket {
             walk: FrameWalk::default(),
             control: Vec::new(),
             has_large_buffers: false,
+            is_closed: false,
         }
     }
 
@@ -123,11 +125,16 @@ impl WebSocket {
     /// Takes whole control frames to be sent; empty where none are left.
     pub fn take_control(&mut self) -> Vec<u8> {
         if self.control.is_empty() {
-            // What did not fit before.
+            // What did not fit before. The answer to a close frame may be in it, and then nothing follows.
             let mut memory = Memory { input: &[], control: &mut self.control };
-            let _ = self.context.flush(&mut memory);
+            self.is_closed |= matches!(self.context.flush(&mut memory), Err(Error::ConnectionClosed));
         }
         std::mem::take(&mut self.control)
+    }
+
+    /// Whether the driver's close frame was answered later than it was read, as control frames before it waited.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed
     }
 }
 

@@ -76,6 +76,11 @@ impl Sources {
         self.addresses.binary_search(&source).is_ok() || self.blocks.iter().any(|block| block.contains(&source))
     }
 
+    /// Memory that the list takes.
+    pub fn memory_bytes(&self) -> usize {
+        self.addresses.capacity() * size_of::<IpAddr>() + self.blocks.capacity() * size_of::<IpNet>()
+    }
+
     /// Whether any entry is of this family.
     pub fn has(&self, family: Family) -> bool {
         self.addresses.iter().any(|&address| Family::of(address) == family)

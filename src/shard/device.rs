@@ -13,10 +13,11 @@ use crate::shard::credit::Credit;
 use crate::shard::outbox::{Appended, Subscription};
 use crate::shard::port::Port;
 use crate::shard::resources::Resources;
-use crate::shard::ring::{self, Buffer, Receipt, Stream};
+use crate::shard::ring::{self, Buffer, Receipt, Sent, Stream};
 use bytes::Bytes;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::io;
 use std::net::{IpAddr, Shutdown};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
@@ -24,6 +25,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 /// Small writes are gathered up to this size into one send.
 const GATHERED_BYTES_MAX: usize = 64 << 10;
+/// Devices that are looked at in one go for bytes under way.
+const UNDER_WAY_BATCH: usize = 256;
 
 /// One connected device.
 pub struct Device {
@@ -32,6 +35,7 @@ pub struct Device {
     audience: Rc<Audience<Rc<Subscription>>>,
     ending: Cell<Option<DeviceEnd>>,
     queue: RefCell<Option<Box<WriteQueue>>>,
+    has_user_timeout: Cell<bool>,
     port: Weak<Port>,
     resources: Rc<Resources>,
     _slot: OwnedSemaphorePermit,
@@ -40,8 +44,10 @@ pub struct Device {
 /// What waits for a device; it exists while its writer runs.
 struct WriteQueue {
     writes: VecDeque<Write>,
-    /// Bytes that the kernel has taken in all, to tell progress by.
-    taken_bytes: u64,
+    /// How many of them the pending send holds.
+    sending: usize,
+    /// Bytes that the kernel has taken in all.
+    taken_bytes: i64,
     emptied: Rc<Notify>,
 }
 
@@ -68,6 +74,7 @@ impl Device {
             audience,
             ending: Cell::new(None),
             queue: RefCell::new(None),
+            has_user_timeout: Cell::new(false),
             port: Rc::downgrade(port),
             resources: resources.clone(),
             _slot: slot,
@@ -120,7 +127,9 @@ impl Device {
             queue.writes.push_back(write);
         } else {
             let writes = VecDeque::from([write]);
-            *queue = Some(Box::new(WriteQueue { writes, taken_bytes: 0, emptied: Rc::default() }));
+            *queue = Some(Box::new(WriteQueue { writes, sending: 0, taken_bytes: 0, emptied: Rc::default() }));
+            drop(queue);
+            self.watch_acknowledgement();
             ring::spawn(write_queued(self.clone()));
         }
         true
@@ -134,9 +143,17 @@ impl Device {
         }
         self.ending.set(Some(why));
         if self.is_flushed() {
-            self.stream.interrupt();
+            self.finish_writing();
         } else {
-            ring::spawn(watch_flush(Rc::downgrade(self), self.resources.limits().flush_time_max));
+            self.watch_flush(FlushFor::End);
+        }
+    }
+
+    /// A session has left that may have writes queued here: they still leave, unless they make no progress for the flush
+    /// limit.
+    pub fn flush_for_left(self: &Rc<Self>, session: SessionId) {
+        if self.credit_of(session) > 0 {
+            self.watch_flush(FlushFor::Left(session));
         }
     }
 
@@ -148,8 +165,62 @@ impl Device {
         if let Some(queue) = &mut *self.queue.borrow_mut() {
             queue.writes.clear();
         }
+        // What the kernel holds for it goes, too.
+        self.stream.reset_on_close();
         // Ends the pending send and the pending receive.
         self.stream.shutdown(Shutdown::Both);
+    }
+
+    /// Whether all that was queued has been acknowledged; if so, the idle connection is left to keepalive.
+    pub fn is_acknowledged(&self) -> bool {
+        let acknowledged = self.is_flushed() && self.stream.unacknowledged_bytes() == 0;
+        if acknowledged {
+            self.stream.set_user_timeout(None);
+            self.has_user_timeout.set(false);
+        }
+        acknowledged
+    }
+
+    fn watch_acknowledgement(self: &Rc<Self>) {
+        let time = self.resources.limits().device_user_timeout;
+        if !time.is_zero() && !self.has_user_timeout.replace(true) {
+            self.stream.set_user_timeout(Some(time));
+            self.resources.under_way.borrow_mut().push(Rc::downgrade(self));
+        }
+    }
+
+    fn watch_flush(self: &Rc<Self>, flush: FlushFor) {
+        ring::spawn(watch_flush(Rc::downgrade(self), self.resources.limits().flush_time_max, flush));
+    }
+
+    /// What has arrived at the device of what is queued, to tell progress by; `None` once nothing is left of it.
+    fn flush_progress(&self, flush: FlushFor) -> Option<i64> {
+        if let FlushFor::Left(session) = flush
+            && self.credit_of(session) == 0
+        {
+            return None;
+        }
+        let queue = self.queue.borrow();
+        let unacknowledged_bytes = i64::try_from(self.stream.unacknowledged_bytes()).unwrap_or(i64::MAX);
+        queue.as_ref().map(|queue| queue.taken_bytes.saturating_sub(unacknowledged_bytes))
+    }
+
+    /// Drops what a session has queued, but for what the pending send holds.
+    fn drop_queued(&self, session: SessionId) {
+        let mut queue = self.queue.borrow_mut();
+        let Some(queue) = &mut *queue else { return };
+        let (before, mut at) = (queue.writes.len(), 0);
+        queue.writes.retain(|write| {
+            at += 1;
+            at <= queue.sending || write.session != session
+        });
+        self.resources.counts.add(Count::WritesDropped, (before - queue.writes.len()) as u64);
+    }
+
+    /// Nothing more is written: the device sees the end at once, also while its reader waits for a driver.
+    fn finish_writing(&self) {
+        self.stream.shutdown(Shutdown::Write);
+        self.stream.interrupt();
     }
 
     fn is_flushed(&self) -> bool {
@@ -219,30 +290,41 @@ impl Device {
         }
     }
 
-    /// The next bytes to send, and how many writes they are.
-    fn gather(&self) -> Option<(Bytes, usize)> {
-        let queue = self.queue.borrow();
-        let writes = &queue.as_ref()?.writes;
-        let first = writes.front()?;
-        if writes.len() == 1 || first.data.len() >= GATHERED_BYTES_MAX {
-            return Some((first.data.clone(), 1));
+    /// The next bytes to send; `None` when nothing is queued.
+    fn gather(&self) -> Option<Bytes> {
+        let mut queue = self.queue.borrow_mut();
+        let queue = queue.as_mut()?;
+        let first = queue.writes.front()?;
+        if queue.writes.len() == 1 || first.data.len() >= GATHERED_BYTES_MAX {
+            queue.sending = 1;
+            return Some(first.data.clone());
         }
         let mut bytes = Vec::new();
-        let mut count = 0;
-        for write in writes.iter().take_while(|write| write.data.len() < GATHERED_BYTES_MAX) {
+        queue.sending = 0;
+        for write in &queue.writes {
             if bytes.len() + write.data.len() > GATHERED_BYTES_MAX {
                 break;
             }
             bytes.extend_from_slice(&write.data);
-            count += 1;
+            queue.sending += 1;
         }
-        Some((Bytes::from(bytes), count))
+        Some(Bytes::from(bytes))
+    }
+
+    /// The pending send has ended: what it held is done with, and after an error all that is queued.
+    fn sent(&self, result: io::Result<Sent>) {
+        if let Some(queue) = &mut *self.queue.borrow_mut() {
+            // Fewer where an abort has cleared the queue.
+            let done = if result.is_ok() { queue.sending.min(queue.writes.len()) } else { queue.writes.len() };
+            queue.writes.drain(..done);
+            queue.sending = 0;
+        }
     }
 
     fn taken(&self, bytes: usize) {
         self.resources.counts.add(Count::DeviceBytesWritten, bytes as u64);
         if let Some(queue) = &mut *self.queue.borrow_mut() {
-            queue.taken_bytes += bytes as u64;
+            queue.taken_bytes += bytes as i64;
         }
     }
 }
@@ -264,17 +346,13 @@ pub async fn serve(device: Rc<Device>, unopened: Vec<Rc<Subscription>>) {
     }
     let end = device.read().await;
     if device.ending.get().is_none() {
-        device.ending.set(Some(end));
-        if !device.is_flushed() {
-            if end == DeviceEnd::DeviceClosed {
-                ring::spawn(watch_flush(Rc::downgrade(&device), device.resources.limits().flush_time_max));
-            } else {
-                device.abort(end);
-            }
+        if end == DeviceEnd::DeviceClosed {
+            device.end(end);
+        } else {
+            device.abort(end);
         }
     }
     device.flushed().await;
-    device.stream.shutdown(Shutdown::Write);
     leaving.announce().await;
     drop(leaving);
     tracing::debug!(
@@ -284,7 +362,8 @@ pub async fn serve(device: Rc<Device>, unopened: Vec<Rc<Subscription>>) {
     );
     if matches!(end, DeviceEnd::DriverClosed | DeviceEnd::Orphaned | DeviceEnd::Drained) {
         // Unread input would make the close a reset, which destroys what was just written.
-        device.stream.linger(&device.resources.pool, device.resources.limits().linger_time_max).await;
+        let limits = device.resources.limits();
+        device.stream.linger(&device.resources.pool, limits.linger_time_max, limits.flush_time_max).await;
     }
 }
 
@@ -330,43 +409,73 @@ impl Drop for Leaving {
     }
 }
 
-/// The writer: sends what is queued until nothing is.
+/// The writer: sends what is queued until nothing is. A failed send ends the writer alone: the reader meets the same
+/// error behind the bytes that the device sent before.
 async fn write_queued(device: Rc<Device>) {
-    while let Some((bytes, count)) = device.gather() {
-        let sent = device.stream.send_all(bytes, |taken| device.taken(taken)).await;
-        let mut queue = device.queue.borrow_mut();
-        let Some(queue) = queue.as_mut() else { break };
-        match sent {
-            // Fewer where an abort has cleared the queue.
-            Ok(()) => drop(queue.writes.drain(..count.min(queue.writes.len()))),
-            Err(_) => queue.writes.clear(),
-        }
-        if let Err(error) = sent {
-            // The reader would see it too, but it may be waiting for a driver.
-            if device.ending.get().is_none() {
-                device.ending.set(Some(DeviceEnd::from_io(&error)));
-            }
-        }
-    }
-    let queue = device.queue.take();
-    if device.ending.get().is_some() {
-        device.stream.interrupt();
-    }
-    if let Some(queue) = queue {
-        queue.emptied.notify_waiters();
+    let writing = Writing(device);
+    while let Some(bytes) = writing.0.gather() {
+        let result = writing.0.stream.send_all(bytes, |taken| writing.0.taken(taken)).await;
+        writing.0.sent(result);
     }
 }
 
-/// Aborts an ending device when what is queued for it makes no progress. It does not keep the device.
-async fn watch_flush(device: Weak<Device>, time: Duration) {
+/// The writer's end, also by a panic: those who wait for the flush are told.
+struct Writing(Rc<Device>);
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        let device = &self.0;
+        if std::thread::panicking() {
+            device.resources.counts.one(Count::TasksFailed);
+            device.abort(DeviceEnd::Failed);
+        }
+        let queue = device.queue.take();
+        if device.ending.get().is_some() {
+            device.finish_writing();
+        }
+        if let Some(queue) = queue {
+            queue.emptied.notify_waiters();
+        }
+    }
+}
+
+/// What waits for a device's queue.
+#[derive(Debug, Clone, Copy)]
+enum FlushFor {
+    /// The device's end.
+    End,
+    /// The writes of a session that has left.
+    Left(SessionId),
+}
+
+/// Gives up what makes no progress for `time`. It does not keep the device.
+async fn watch_flush(device: Weak<Device>, time: Duration, flush: FlushFor) {
     let mut before = None;
-    while let Some(taken) = device.upgrade().and_then(|device| device.queue.borrow().as_ref().map(|q| q.taken_bytes)) {
-        if before == Some(taken)
+    loop {
+        let Some(progress) = device.upgrade().and_then(|device| device.flush_progress(flush)) else { return };
+        if before == Some(progress)
             && let Some(device) = device.upgrade()
         {
-            return device.abort(DeviceEnd::Stalled);
+            return match flush {
+                FlushFor::End => device.abort(DeviceEnd::Stalled),
+                FlushFor::Left(session) => device.drop_queued(session),
+            };
         }
-        before = Some(taken);
+        before = Some(progress);
         tokio::time::sleep(time).await;
+    }
+}
+
+/// Hands devices back to keepalive once what was under way to them is acknowledged. A task of each shard, for ever.
+pub async fn watch_under_way(resources: Rc<Resources>) {
+    loop {
+        tokio::time::sleep(resources.limits().device_keepalive).await;
+        let devices = resources.under_way.take();
+        for some in devices.chunks(UNDER_WAY_BATCH) {
+            let unacknowledged = |device: &Rc<Device>| !device.is_acknowledged();
+            let still = some.iter().filter(|device| device.upgrade().as_ref().is_some_and(unacknowledged));
+            resources.under_way.borrow_mut().extend(still.cloned());
+            ring::turn().await;
+        }
     }
 }

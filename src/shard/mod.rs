@@ -29,13 +29,19 @@ use ring::{Closing, Listener};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Requests carried out in one go before the rest of the shard has its turn.
 const BATCH_REQUESTS: usize = 64;
+/// Requests and commands carried out before the ring has a turn, however they arrived.
+const TURN_WORK: usize = 256;
+/// How long before its deadline a drain gives up what holds it up, as a part of its time.
+const HASTEN_PART: u32 = 5;
 /// How soon a join is tried again whose port is still being closed.
 const CLOSING_PAUSE: Duration = Duration::from_millis(1);
+/// How long a drain leaves devices be, so that the writes that drivers had sent get from their sockets to the ports.
+const DRAIN_GRACE: Duration = Duration::from_millis(100);
 /// How often a drain looks whether anything is left.
 const DRAIN_PAUSE: Duration = Duration::from_millis(5);
 
@@ -43,7 +49,7 @@ const DRAIN_PAUSE: Duration = Duration::from_millis(5);
 pub struct Shard {
     resources: Rc<Resources>,
     /// The API's listener on this shard, which a drain stops.
-    api: Rc<Listener>,
+    api: RefCell<Option<Rc<Listener>>>,
     ports: RefCell<HashMap<PortId, Rc<Port>>>,
     /// Sockets that were stopped and whose descriptors may still be open.
     closing: RefCell<Vec<(PortId, Family, Closing)>>,
@@ -55,7 +61,7 @@ impl Shard {
     pub fn new(resources: Rc<Resources>, api: Rc<Listener>) -> Rc<Self> {
         Rc::new(Shard {
             resources,
-            api,
+            api: RefCell::new(Some(api)),
             ports: RefCell::default(),
             closing: RefCell::default(),
             draining: Cell::new(false),
@@ -64,14 +70,15 @@ impl Shard {
 
     /// Carries out requests for as long as the process lives.
     pub async fn run(self: Rc<Self>, mut mailbox: mpsc::Receiver<Request>) {
+        ring::spawn(device::watch_under_way(self.resources.clone()));
         let mut batch = Vec::with_capacity(BATCH_REQUESTS);
+        let mut since_turn = 0;
         while mailbox.recv_many(&mut batch, BATCH_REQUESTS).await > 0 {
-            let flooded = batch.len() == BATCH_REQUESTS;
-            for request in batch.drain(..) {
-                self.carry_out(request);
-            }
-            if flooded {
+            since_turn += batch.iter().map(Request::work).sum::<usize>();
+            batch.drain(..).for_each(|request| self.carry_out(request));
+            if since_turn >= TURN_WORK {
                 ring::turn().await;
+                since_turn = 0;
             }
         }
     }
@@ -87,10 +94,11 @@ impl Shard {
                     commands.into_iter().for_each(|command| port.command(session, command));
                 }
             }
-            Request::LetGo { port, session } => {
+            Request::LetGo { port, session, reply } => {
                 if let Some(port) = self.ports.borrow().get(&port) {
                     port.let_go(session);
                 }
+                let _ = reply.send(());
             }
             // Whoever asked may have gone.
             Request::Count { reply } => drop(reply.send(self.count())),
@@ -190,20 +198,28 @@ impl Shard {
             tasks: ring::tasks(),
             buffers_out: self.resources.pool.out(),
             buffers_lost: self.resources.pool.lost(),
+            buffer_waits: self.resources.pool.waits(),
             counts: self.resources.counts.by_name(),
         }
     }
 
+    /// Stops everything that listens, and has what is there end in good order.
     fn drain(self: &Rc<Self>, reply: mpsc::Sender<usize>) {
         self.draining.set(true);
-        self.api.stop();
-        for (id, port) in self.ports.borrow().iter() {
-            let stopped = port.drain();
-            self.remember_closing(*id, stopped);
+        if let Some(api) = self.api.take() {
+            api.stop();
         }
+        self.ports.borrow().values().for_each(|port| port.stop_accepting());
         let shard = self.clone();
         ring::spawn(async move {
+            let time_max = shard.resources.limits().drain_time_max;
+            let hasten_at = Instant::now() + (time_max - time_max / HASTEN_PART);
+            tokio::time::sleep(DRAIN_GRACE.min(time_max / HASTEN_PART)).await;
+            shard.ports.borrow().values().for_each(|port| port.drain());
             while !shard.is_drained() {
+                if Instant::now() >= hasten_at {
+                    shard.ports.borrow().values().for_each(|port| port.hasten_drain());
+                }
                 tokio::time::sleep(DRAIN_PAUSE).await;
             }
             let _ = reply.send(shard.resources.shard).await;

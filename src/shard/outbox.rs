@@ -187,6 +187,11 @@ impl Subscription {
         }
     }
 
+    /// Whether someone waits for room, or to be introduced.
+    pub fn is_waited_for(&self) -> bool {
+        self.waiting.get() > 0 || !self.strangers().is_empty()
+    }
+
     /// Whether the session has left or was let go.
     pub fn is_closed(&self) -> bool {
         self.phase.get() != Phase::Open

@@ -6,10 +6,12 @@
 use crate::policy::budget::Budget;
 use crate::policy::counts::Counts;
 use crate::policy::limits::Limits;
+use crate::shard::device::Device;
 use crate::shard::log_gate::LogGate;
 use crate::shard::mailbox::Peers;
 use crate::shard::ring::{DatagramBatch, Pool};
 use std::cell::{Cell, RefCell};
+use std::rc::Weak;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -58,6 +60,8 @@ pub struct Resources {
     pub sessions: Cell<usize>,
     /// Devices of this shard's ports, until their sockets are closed.
     pub devices: Cell<usize>,
+    /// Devices that have a user timeout, as bytes may be under way to them.
+    pub under_way: RefCell<Vec<Weak<Device>>>,
     /// For lines about accepting that pauses.
     pub accept_log: LogGate,
     /// For lines about datagram sockets that fail.
@@ -77,6 +81,7 @@ impl Resources {
             pool,
             sessions: Cell::new(0),
             devices: Cell::new(0),
+            under_way: RefCell::default(),
             accept_log: LogGate::default(),
             datagram_log: LogGate::default(),
             datagrams: RefCell::new(None),

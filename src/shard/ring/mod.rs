@@ -15,7 +15,7 @@ mod stream;
 pub use datagrams::{DatagramBatch, Datagrams, Readiness};
 pub use listener::{Accepted, Listener};
 pub use pool::{Buffer, Pool};
-pub use stream::{Deadline, Receipt, Stream};
+pub use stream::{Receipt, Sent, Stream, Timer};
 
 use io_uring::{cqueue, opcode, squeue, types};
 use std::cell::Cell;

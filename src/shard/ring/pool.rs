@@ -27,6 +27,7 @@ struct Inner {
     out: Cell<usize>,
     /// Buffers that no one can give back, as the task that received them ended first.
     lost: Cell<usize>,
+    waits: Cell<u64>,
     /// Ids on their way back to the kernel.
     returned: RefCell<Vec<u16>>,
     return_due: Notify,
@@ -50,6 +51,7 @@ impl Pool {
             buffers,
             out: Cell::new(usize::from(buffers)),
             lost: Cell::new(0),
+            waits: Cell::new(0),
             returned: RefCell::new((0..buffers).collect()),
             return_due: Notify::new(),
             freed: Notify::new(),
@@ -74,8 +76,14 @@ impl Pool {
         self.0.buffer_bytes
     }
 
+    /// How often a receive found no buffer.
+    pub fn waits(&self) -> u64 {
+        self.0.waits.get()
+    }
+
     /// Waits until the kernel has a buffer, as far as is known here.
     pub async fn freed(&self) {
+        self.0.waits.set(self.0.waits.get() + 1);
         if self.0.out.get() == usize::from(self.0.buffers) {
             self.0.freed.notified().await;
         }

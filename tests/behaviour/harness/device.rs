@@ -134,7 +134,7 @@ impl Device {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
-    /// Closes both sides, for every handle.
+    /// Closes both sides, for every handle. The daemon may have reset the connection before.
     pub fn hang_up(&self) {
         let _ = self.stream.shutdown(Shutdown::Both);
     }
