@@ -17,6 +17,7 @@ scenarios! {
     a_port_over_the_limit_is_503_until_one_closes,
     a_session_without_memory_for_it_is_503_until_one_leaves,
     refused_joins_leave_nothing_behind,
+    the_daemons_own_port_is_in_use,
 }
 
 /// How another program has bound its socket.
@@ -206,5 +207,17 @@ fn refused_joins_leave_nothing_behind(shards: usize) {
             (daemon.held("sessions") == 2 && daemon.held("ports") == 2).then_some(())
         });
         drop((holder, driver, last));
+    });
+}
+
+fn the_daemons_own_port_is_in_use(shards: usize) {
+    Setup::new(shards).run(|daemon| {
+        let own = daemon.api().port();
+        assert_eq!(daemon.refusal(Transport::Tcp, &own.to_string(), "127.0.0.1").status, 409);
+        // As a UDP port it is free.
+        let mut driver = daemon.join_udp(own, "127.0.0.1");
+        let device = Datagrams::bind("127.0.0.1");
+        device.send(own, b"free");
+        driver.datagram(&Addr::new("127.0.0.1", device.port()), b"free");
     });
 }

@@ -7,6 +7,7 @@ mod driver;
 mod http;
 mod message;
 mod process;
+mod story;
 mod wire;
 
 pub use daemon::{Daemon, Setup, UPGRADE, join_target};
@@ -14,7 +15,8 @@ pub use device::{Datagrams, Device};
 pub use driver::Driver;
 pub use http::Connection;
 pub use message::{Addr, Event, close, pattern, request, write};
-pub use process::{Run, cpu_time, free_port, is_root, raise_descriptor_limit, resident_bytes};
+pub use process::{Run, cpu_time, fds, free_port, is_root, raise_descriptor_limit, resident_bytes};
+pub use story::Story;
 pub use wire::{Frame, Opcode, Wire, frame};
 
 use std::time::{Duration, Instant};
