@@ -407,7 +407,6 @@ fn messages_still_come_while_the_close_frame_waits_for_its_answer() {
 }
 
 #[test]
-#[ignore = "giving up the buffers of a large message forgets that a close frame was sent"]
 fn nothing_leaves_behind_a_close_frame_even_after_a_large_message() {
     let mut websocket = WebSocket::new(MESSAGE_BYTES_MAX);
     websocket.close(1001, Cow::Borrowed("the daemon stops"));
@@ -419,7 +418,6 @@ fn nothing_leaves_behind_a_close_frame_even_after_a_large_message() {
 }
 
 #[test]
-#[ignore = "giving up the buffers of a large message drops the pongs that wait for room"]
 fn the_last_of_many_pings_is_answered_also_behind_a_large_message() {
     let mut websocket = WebSocket::new(MESSAGE_BYTES_MAX);
     let pings: Vec<Vec<u8>> = (0..200u8).map(|number| theirs(PING, &[number; 100])).collect();
