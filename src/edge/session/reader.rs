@@ -110,7 +110,8 @@ impl Session {
                 // What is paid must be on its way, or its credit never comes back.
                 self.send_commands(std::mem::take(&mut commands)).await;
                 self.wait_for_credit(data_bytes, &mut waiting_since).await;
-                if !self.reads_on() {
+                // A goodbye, or a connection that failed, comes after what was sent before it.
+                if matches!(self.end.get(), Some(SessionEnd::Stalled | SessionEnd::Silent | SessionEnd::Failed)) {
                     return;
                 }
             };
