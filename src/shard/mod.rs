@@ -20,12 +20,12 @@ use crate::policy::counts::Count;
 use crate::policy::ending::{JoinRefusal, PortEnd};
 use crate::policy::port_id::PortId;
 use crate::policy::roster::SessionId;
-use crate::policy::sources::{Family, Sources};
+use crate::policy::sources::Sources;
 use mailbox::{Join, Request, ShardCount};
 use outbox::{Outbox, Served, Subscription};
 use port::Port;
 use resources::Resources;
-use ring::{Closing, Listener};
+use ring::Listener;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -38,8 +38,9 @@ const BATCH_REQUESTS: usize = 64;
 const TURN_WORK: usize = 256;
 /// How long before its deadline a drain gives up what holds it up, as a part of its time.
 const HASTEN_PART: u32 = 5;
-/// How soon a join is tried again whose port is still being closed.
+/// How soon a join is tried again whose port is still being closed, and for how long.
 const CLOSING_PAUSE: Duration = Duration::from_millis(1);
+const CLOSING_TIME_MAX: Duration = Duration::from_secs(1);
 /// How long a drain leaves devices be, so that the writes that drivers had sent get from their sockets to the ports.
 const DRAIN_GRACE: Duration = Duration::from_millis(100);
 /// How often a drain looks whether anything is left.
@@ -51,8 +52,8 @@ pub struct Shard {
     /// The API's listener on this shard, which a drain stops.
     api: RefCell<Option<Rc<Listener>>>,
     ports: RefCell<HashMap<PortId, Rc<Port>>>,
-    /// Sockets that were stopped and whose descriptors may still be open.
-    closing: RefCell<Vec<(PortId, Family, Closing)>>,
+    /// When a driver last left a port, and its sockets were stopped if need be: they close soon after.
+    left: RefCell<HashMap<PortId, Instant>>,
     draining: Cell<bool>,
 }
 
@@ -63,7 +64,7 @@ impl Shard {
             resources,
             api: RefCell::new(Some(api)),
             ports: RefCell::default(),
-            closing: RefCell::default(),
+            left: RefCell::default(),
             draining: Cell::new(false),
         })
     }
@@ -107,21 +108,32 @@ impl Shard {
     }
 
     fn join(self: &Rc<Self>, join: Join) {
-        if self.is_closing(&join) {
-            let peers = self.resources.shared.peers.clone();
-            let shard = self.resources.shard;
-            ring::spawn(async move {
-                tokio::time::sleep(CLOSING_PAUSE).await;
-                peers.ask(shard, Request::Join(join)).await;
-            });
-            return;
-        }
-        let Join { port: id, session, sources, outbox, reply } = join;
-        let answer = self.port_for(id, &sources).inspect(|port| {
-            let subscription = self.subscribe(id, session, outbox);
-            port.join(session, sources, subscription);
+        let port = match self.port_for(join.port, &join.sources) {
+            Err(JoinRefusal::InUse) if self.was_left_just_now(join.port) => return self.join_later(join),
+            Err(refusal) => {
+                let _ = join.reply.send(Err(refusal));
+                return;
+            }
+            Ok(port) => port,
+        };
+        let subscription = self.subscribe(join.port, join.session, join.outbox);
+        port.join(join.session, join.sources, subscription);
+        // Whoever asked may have gone; then its end of the outbox is gone, too.
+        let _ = join.reply.send(Ok(()));
+    }
+
+    /// Whether a port may be in use by a socket of our own: the kernel closes it when its last operation is done.
+    fn was_left_just_now(&self, id: PortId) -> bool {
+        self.left.borrow().get(&id).is_some_and(|left_at| left_at.elapsed() < CLOSING_TIME_MAX)
+    }
+
+    fn join_later(&self, join: Join) {
+        let peers = self.resources.shared.peers.clone();
+        let shard = self.resources.shard;
+        ring::spawn(async move {
+            tokio::time::sleep(CLOSING_PAUSE).await;
+            peers.ask(shard, Request::Join(join)).await;
         });
-        let _ = reply.send(answer.map(|_| ()));
     }
 
     /// The port, opened if need be, with the sockets that `sources` need.
@@ -158,8 +170,11 @@ impl Shard {
 
     fn leave(&self, id: PortId, session: SessionId) {
         let Some(port) = self.ports.borrow().get(&id).cloned() else { return };
-        let stopped = port.leave(session);
-        self.remember_closing(id, stopped);
+        port.leave(session);
+        let mut left = self.left.borrow_mut();
+        left.retain(|_, left_at| left_at.elapsed() < CLOSING_TIME_MAX);
+        left.insert(id, Instant::now());
+        drop(left);
         if port.is_empty() && !self.draining.get() {
             self.close(id, PortEnd::Left);
         }
@@ -174,19 +189,6 @@ impl Shard {
             end = end.name(),
             "port closed"
         );
-    }
-
-    fn remember_closing(&self, id: PortId, stopped: Vec<(Family, Closing)>) {
-        let mut closing = self.closing.borrow_mut();
-        closing.retain(|(_, _, closing)| !closing.is_closed());
-        closing.extend(stopped.into_iter().map(|(family, closing)| (id, family, closing)));
-    }
-
-    /// Whether a socket that this join needs is still being closed.
-    fn is_closing(&self, join: &Join) -> bool {
-        let mut closing = self.closing.borrow_mut();
-        closing.retain(|(_, _, closing)| !closing.is_closed());
-        closing.iter().any(|(port, family, _)| *port == join.port && join.sources.has(*family))
     }
 
     fn count(&self) -> ShardCount {

@@ -15,7 +15,7 @@ use crate::shard::device::{self, Device};
 use crate::shard::mailbox::{Action, Command};
 use crate::shard::outbox::{Appended, Subscription};
 use crate::shard::resources::Resources;
-use crate::shard::ring::{self, Closing, Datagrams, Listener, Stream};
+use crate::shard::ring::{self, Datagrams, Listener, Stream};
 use crate::shard::{accept, sockets, udp};
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeMap;
@@ -44,7 +44,7 @@ enum PortSocket {
 }
 
 impl PortSocket {
-    fn stop(&self) -> Closing {
+    fn stop(&self) {
         match self {
             PortSocket::Listener(listener) => listener.stop(),
             PortSocket::Datagrams(datagrams) => datagrams.stop(),
@@ -131,14 +131,13 @@ impl Port {
         self.roster.borrow_mut().join(session, sources, subscription);
     }
 
-    /// Removes a session, ends the devices that nobody accepts any more, and stops the sockets that nobody needs. What
-    /// was stopped is returned with its family.
-    pub fn leave(&self, session: SessionId) -> Vec<(Family, Closing)> {
+    /// Removes a session, ends the devices that nobody accepts any more, and stops the sockets that nobody needs.
+    pub fn leave(&self, session: SessionId) {
         self.roster.borrow_mut().leave(session);
         self.end_devices(DeviceEnd::Orphaned, Device::is_orphan);
         self.devices.borrow().values().for_each(|device| device.flush_for_left(session));
         let roster = self.roster.borrow();
-        self.stop_sockets(|family| !roster.has(family))
+        self.stop_sockets(|family| !roster.has(family));
     }
 
     /// Whether nobody is joined.
@@ -302,22 +301,20 @@ impl Port {
         }
     }
 
-    fn stop_sockets(&self, which: impl Fn(Family) -> bool) -> Vec<(Family, Closing)> {
-        let mut stopped = Vec::new();
+    fn stop_sockets(&self, which: impl Fn(Family) -> bool) {
         self.sockets.borrow_mut().retain(|(family, socket)| {
-            let stop = which(*family);
-            if stop {
-                stopped.push((*family, socket.stop()));
+            let stops = which(*family);
+            if stops {
+                socket.stop();
             }
-            !stop
+            !stops
         });
-        stopped
     }
 }
 
 impl Drop for Port {
     fn drop(&mut self) {
-        self.sockets.take().iter().for_each(|(_, socket)| drop(socket.stop()));
+        self.stop_sockets(|_| true);
     }
 }
 

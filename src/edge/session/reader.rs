@@ -44,13 +44,16 @@ impl Session {
                 },
                 None => return,
             };
-            self.request(unpaid).await;
             if let Some(end) = end {
+                // At once: the writer sends no chunk behind the answer to a close frame.
                 self.set_end(end);
                 if matches!(end, SessionEnd::DriverGone | SessionEnd::Io(_)) {
                     // Ends a send that nobody will take.
                     self.stream.shutdown(Shutdown::Both);
                 }
+            }
+            self.request(unpaid).await;
+            if end.is_some() {
                 return;
             }
         }

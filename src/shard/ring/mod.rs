@@ -22,8 +22,8 @@ use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::rc::{Rc, Weak};
+use std::os::fd::{AsFd, AsRawFd};
+use std::rc::Rc;
 use tokio_uring::{InFlightOneshot, OneshotOutputTransform, UnsubmittedOneshot};
 
 thread_local! {
@@ -71,16 +71,6 @@ pub fn tasks() -> usize {
 pub async fn turn() {
     // A no-op has no way to fail that matters here.
     let _ = tokio_uring::no_op().await;
-}
-
-/// Watches a socket that was stopped until its descriptor is closed: until then its address is in use.
-pub struct Closing(Weak<OwnedFd>);
-
-impl Closing {
-    /// Whether the descriptor is closed.
-    pub fn is_closed(&self) -> bool {
-        self.0.strong_count() == 0
-    }
 }
 
 /// The descriptor of a socket, for an entry. Operations share the socket, so it closes when the last of them and its
