@@ -86,7 +86,9 @@ impl WebSocket {
             self.has_large_buffers |= message.len() >= LARGE_MESSAGE_BYTES;
             each(message)?;
         }
-        if self.has_large_buffers && self.walk.between_messages() {
+        // Not while the context holds control frames, or knows that it has closed.
+        let is_replaceable = self.control.is_empty() && self.context.can_write();
+        if self.has_large_buffers && is_replaceable && self.walk.between_messages() {
             self.context = WebSocketContext::new(Role::Server, Some(self.config));
             self.has_large_buffers = false;
         }

@@ -55,7 +55,7 @@ impl Sources {
         for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
             if let Ok(address) = entry.parse::<IpAddr>() {
                 sources.addresses.push(address.to_canonical());
-            } else if let Ok(block) = entry.parse::<IpNet>() {
+            } else if let Some(block) = parse_block(entry) {
                 sources.blocks.push(canonical_block(block));
             } else {
                 return Err(SourcesError::Entry(entry.to_owned()));
@@ -115,6 +115,13 @@ impl fmt::Display for Sources {
         }
         Ok(())
     }
+}
+
+/// An address, a slash, and a length in digits. The address is as strict as one that stands alone.
+fn parse_block(entry: &str) -> Option<IpNet> {
+    let (address, bits) = entry.split_once('/')?;
+    let digits = bits.bytes().all(|byte| byte.is_ascii_digit());
+    IpNet::new(address.parse().ok()?, bits.parse().ok().filter(|_| digits)?).ok()
 }
 
 /// A block of IPv4-mapped addresses is the IPv4 block; host bits are cleared.

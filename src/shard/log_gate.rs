@@ -1,6 +1,6 @@
 //! A gate for log lines that a remote can cause at will: one line a while, which says how many were left out.
 //!
-//! **Invariants.** However often it is asked, it lets one through in [`QUIET`].
+//! **Invariants.** However often it is asked, it lets one through in ten seconds.
 //! **Not here.** Counting what happened, which is exact (`policy::counts`).
 
 use std::cell::Cell;

@@ -21,6 +21,7 @@ scenarios! {
     datagrams_for_a_slow_driver_still_reach_the_others,
     the_greatest_datagram_fits_into_the_smallest_outbox,
     pings_that_nobody_reads_the_answers_of_cost_nothing,
+    a_driver_that_dies_with_much_unread_is_noticed_at_once,
     few_receive_buffers_serve_many_devices,
     a_small_ring_serves_many_devices,
 }
@@ -323,6 +324,27 @@ fn pings_that_nobody_reads_the_answers_of_cost_nothing(shards: usize) {
         let (mut other, mut device, addr) = joined(daemon, "127.0.0.1");
         device.send(b"served");
         assert_eq!(other.event(), Event::Received(addr, b"served".to_vec()));
+    });
+}
+
+fn a_driver_that_dies_with_much_unread_is_noticed_at_once(shards: usize) {
+    Setup::new(shards).run(|daemon| {
+        for how in 0..3 {
+            let (mut wire, mut device, _) = joined(daemon, "127.0.0.1");
+            assert!(device.send_until_blocked(1, ENDLESS, Duration::from_millis(300)) < ENDLESS);
+            match how {
+                0 => wire.reset(),
+                1 => drop(wire),
+                _ => {
+                    wire.send_frame(Opcode::Close, &1000_u16.to_be_bytes());
+                    drop(wire);
+                }
+            }
+            let start = Instant::now();
+            eventually("it has left", || (daemon.held("sessions") + daemon.held("devices") == 0).then_some(()));
+            let took = start.elapsed();
+            assert!(took < Duration::from_secs(5), "noticed after {took:?} ({how})");
+        }
     });
 }
 

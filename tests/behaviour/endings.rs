@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::harness::{
-    Addr, BASES, Daemon, Datagrams, Device, Driver, Event, Setup, Transport, eventually, free_port, pattern,
+    Addr, BASES, Daemon, Datagrams, Device, Driver, Event, Setup, Story, Transport, eventually, free_port, pattern,
 };
 
 scenarios! {
@@ -16,6 +16,7 @@ scenarios! {
     what_was_written_before_the_drain_is_delivered,
     a_driver_that_does_not_answer_the_goodbye_does_not_hold_the_exit_up,
     nobody_is_let_in_while_the_daemon_drains,
+    a_flooded_daemon_drains,
     a_drain_that_cannot_finish_exits_with_0_at_its_deadline,
     a_second_signal_exits_at_once,
     ten_restarts_in_a_row_find_their_ports_free,
@@ -144,14 +145,48 @@ fn a_driver_that_does_not_answer_the_goodbye_does_not_hold_the_exit_up(shards: u
 }
 
 fn nobody_is_let_in_while_the_daemon_drains(shards: usize) {
-    let (mut daemon, driver, device, _) = with_much_written(Setup::new(shards).limit("drain-ms-max", 4_000));
+    let (mut daemon, driver, device, _) = with_much_written(Setup::new(shards).limit("drain-ms-max", 6_000));
     let port = device.peer_port();
     daemon.signal(Signal::TERM);
-    eventually("the API is closed", || TcpStream::connect(daemon.api()).err());
+    let start = Instant::now();
     eventually("the port is closed", || Device::try_connect("127.0.0.1", port).err());
-    assert!(daemon.is_running(), "it drained before this could be seen");
+    eventually("the API is closed", || TcpStream::connect(daemon.api()).err());
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(3), "closed after {took:?}, which is when it exits");
+    assert!(daemon.is_running(), "nothing held the drain up");
+    daemon.signal(Signal::TERM);
+    daemon.exit_within(Duration::from_secs(1));
     drop((driver, device));
-    daemon.exit_within(Duration::from_secs(10));
+}
+
+fn a_flooded_daemon_drains(shards: usize) {
+    const COUNT: usize = 60;
+    let mut daemon = Setup::new(shards).variable("LOG_LEVEL", "info").start();
+    let port = free_port();
+    let mut wire = daemon.wire(Transport::Tcp, port, "127.0.0.1");
+    let devices: Vec<_> = (0..COUNT).map(|_| Device::connect("127.0.0.1", port)).collect();
+    std::thread::scope(|scope| {
+        for mut device in devices {
+            // Until the daemon ends it.
+            scope.spawn(move || while device.try_send(&[7; 1_000]).is_ok() {});
+        }
+        let mut story = Story::default();
+        while story.told() < COUNT {
+            story.take(&wire.event());
+        }
+        daemon.signal(Signal::TERM);
+        let frame = loop {
+            let frame = wire.data_frame();
+            if frame.first != 0x82 {
+                break frame;
+            }
+            story.take(&Event::decode(&frame.payload));
+        };
+        assert_eq!(frame.close_reason().0, 1001);
+        assert_eq!((story.told(), story.closed()), (COUNT, COUNT), "the goodbye came before CLOSED");
+        drop(wire);
+    });
+    assert_eq!(daemon.exit_within(Duration::from_secs(10)).code(), Some(0));
 }
 
 fn a_drain_that_cannot_finish_exits_with_0_at_its_deadline(shards: usize) {

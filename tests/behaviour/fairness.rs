@@ -4,7 +4,9 @@ use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Addr, BASES, Daemon, Device, Event, Opcode, Setup, Transport, frame, free_port, pattern, write};
+use crate::harness::{
+    Addr, BASES, Daemon, Device, Event, Opcode, Setup, Transport, Until, frame, free_port, pattern, write,
+};
 
 scenarios! {
     a_flood_of_writes_leaves_the_others_quick,
@@ -16,15 +18,6 @@ scenarios! {
 
 /// Far above what a quiet daemon needs, and far below what a starved one takes.
 const QUICK: Duration = Duration::from_millis(500);
-
-/// Sets its flag when it goes, also where a test fails, so that those who watch it end.
-struct Until<'a>(&'a AtomicBool);
-
-impl Drop for Until<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
 
 /// Fails unless health checks, pings and exchanges of a bystander stay quick while `flood` runs until it is told to end.
 fn assert_others_quick(daemon: &Daemon, flood: impl FnOnce(&AtomicBool) + Send) {

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{BASES, Device, Opcode, Setup, Transport, UPGRADE, Wire, free_port, join_target, request};
+use crate::harness::{
+    BASES, Device, Opcode, Setup, Transport, UPGRADE, Wire, free_port, join_target, request, resident_bytes,
+};
 
 scenarios! {
     head_is_get_without_the_body,
@@ -18,6 +20,9 @@ scenarios! {
     values_in_a_query_are_decoded,
     frames_that_arrive_with_the_upgrade_are_not_lost,
     a_join_may_follow_other_requests_on_its_connection,
+    an_upgrade_may_pass_through_a_proxy,
+    a_request_of_http_1_0_is_answered_and_ends_the_connection,
+    answers_that_nobody_reads_cost_nothing,
 }
 
 const AUTH: &str = "Authorization: Bearer testing\r\n";
@@ -229,5 +234,44 @@ fn a_join_may_follow_other_requests_on_its_connection(shards: usize) {
         drop(device);
         wire.send_frame(Opcode::Binary, &request(9, "", 0, 0, &[]));
         assert_eq!(wire.close_reason().0, 1002);
+    });
+}
+
+fn an_upgrade_may_pass_through_a_proxy(shards: usize) {
+    Setup::new(shards).run(|daemon| {
+        let mut headers = format!("{AUTH}Connection: keep-alive, Upgrade\r\nUPGRADE: WebSocket\r\n");
+        headers += "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        headers += "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
+        for number in 0..40 {
+            headers += &format!("X-Forwarded-{number}: value\r\n");
+        }
+        let target = join_target(BASES[0], Transport::Tcp, &free_port().to_string(), "127.0.0.1");
+        let response = daemon.connection().request("GET", &target, &headers);
+        assert_eq!(response.status, 101);
+        assert_eq!(response.header("sec-websocket-extensions"), None, "nothing was agreed that is not done");
+    });
+}
+
+fn a_request_of_http_1_0_is_answered_and_ends_the_connection(shards: usize) {
+    Setup::new(shards).run(|daemon| {
+        let mut connection = daemon.connection();
+        connection.send(format!("GET {HEALTH} HTTP/1.0\r\n\r\n"));
+        assert_eq!(connection.response().status, 200);
+        connection.ends();
+    });
+}
+
+fn answers_that_nobody_reads_cost_nothing(shards: usize) {
+    Setup::new(shards).run(|daemon| {
+        let before = resident_bytes(daemon.pid());
+        let mut connection = daemon.connection();
+        connection.set_write_patience(Duration::from_millis(700));
+        let many = format!("GET {HEALTH} HTTP/1.1\r\nHost: test\r\n\r\n").repeat(1_000);
+        // 60 MB of requests, unless the daemon stops reading first.
+        let taken = (0..1_000).take_while(|_| connection.try_send(&many).is_ok()).count();
+        assert!(taken < 1_000, "all requests were read though no answer was");
+        let grown = resident_bytes(daemon.pid()).saturating_sub(before);
+        assert!(grown < 16 << 20, "{grown} bytes more");
+        assert_eq!(daemon.fetch(HEALTH).status, 200);
     });
 }

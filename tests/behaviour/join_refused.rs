@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
 
-use crate::harness::{Addr, Daemon, Datagrams, Device, Setup, Transport, eventually, free_port, is_root};
+use crate::harness::{Addr, Daemon, Datagrams, Device, Driver, Setup, Transport, eventually, free_port, is_root};
 
 scenarios! {
     a_tcp_port_that_another_program_holds_is_409,
@@ -17,6 +17,7 @@ scenarios! {
     a_port_over_the_limit_is_503_until_one_closes,
     a_session_without_memory_for_it_is_503_until_one_leaves,
     refused_joins_leave_nothing_behind,
+    the_daemons_own_port_is_in_use,
 }
 
 /// How another program has bound its socket.
@@ -50,6 +51,12 @@ fn hold(transport: Transport, addr: &str, port: u16, how: Hold) -> Socket {
     socket
 }
 
+/// Joins once the holder is gone. A program that a test beside this one is about to start may hold a copy of its socket
+/// until it has started.
+fn join_when_free(daemon: &Daemon, transport: Transport, port: u16, accept: &str) -> Driver {
+    eventually("the port is free", || daemon.try_join(transport, &port.to_string(), accept).ok())
+}
+
 /// Refused with 409 while it is held, by each kind of socket in each family; taken as soon as it is free.
 fn assert_in_use(daemon: &Daemon, transport: Transport, holds: &[Hold]) {
     for &how in holds {
@@ -68,7 +75,7 @@ fn assert_in_use(daemon: &Daemon, transport: Transport, holds: &[Hold]) {
             assert!(!response.member("error").is_empty());
             assert_eq!(daemon.held("ports"), 0);
             drop(holder);
-            daemon.join(transport, port, accept).leave();
+            join_when_free(daemon, transport, port, accept).leave();
             daemon.until_statistics(&json!({"udp_listeners": {}, "tcp_listeners": {}, "tcp_clients": {}}));
         }
     }
@@ -117,7 +124,7 @@ fn a_second_family_that_is_in_use_is_409_and_the_port_lives_on(shards: usize) {
         device.send(b"still here");
         driver.received(&addr, b"still here");
         drop(holder);
-        let mut second = daemon.join_tcp(port, "::1");
+        let mut second = join_when_free(daemon, Transport::Tcp, port, "::1");
         let other = Device::connect("::1", port);
         assert_eq!(second.opened(), Addr::new("::1", 1));
         drop(other);
@@ -206,5 +213,17 @@ fn refused_joins_leave_nothing_behind(shards: usize) {
             (daemon.held("sessions") == 2 && daemon.held("ports") == 2).then_some(())
         });
         drop((holder, driver, last));
+    });
+}
+
+fn the_daemons_own_port_is_in_use(shards: usize) {
+    Setup::new(shards).run(|daemon| {
+        let own = daemon.api().port();
+        assert_eq!(daemon.refusal(Transport::Tcp, &own.to_string(), "127.0.0.1").status, 409);
+        // As a UDP port it is free.
+        let mut driver = daemon.join_udp(own, "127.0.0.1");
+        let device = Datagrams::bind("127.0.0.1");
+        device.send(own, b"free");
+        driver.datagram(&Addr::new("127.0.0.1", device.port()), b"free");
     });
 }

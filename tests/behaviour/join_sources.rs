@@ -1,5 +1,7 @@
 //! Proves which accept lists a join takes, and which devices each then lets in.
 
+use std::net::{SocketAddrV6, TcpStream};
+
 use serde_json::json;
 
 use crate::harness::{Addr, Datagrams, Device, Driver, Setup, Transport, free_port};
@@ -18,6 +20,8 @@ scenarios! {
     a_port_that_is_none_is_400,
     a_missing_parameter_is_422_and_named,
     sources_of_a_udp_port_are_read_alike,
+    a_list_may_be_long,
+    a_link_local_device_is_named_without_its_zone,
 }
 
 /// Connects from a source and fails unless the driver is told; the device is gone again afterwards.
@@ -223,5 +227,43 @@ fn sources_of_a_udp_port_are_read_alike(shards: usize) {
             device.send(port, source.as_bytes());
             driver.datagram(&Addr::new(source, device.port()), source.as_bytes());
         }
+    });
+}
+
+fn a_list_may_be_long(shards: usize) {
+    Setup::new(shards).run(|daemon| {
+        let port = free_port();
+        let mut list: Vec<_> = (0..2_500).map(|number| format!("10.9.{}.{}", number / 250, number % 250)).collect();
+        list.push("127.0.0.1".to_owned());
+        let mut driver = daemon.join_tcp(port, &list.join(","));
+        assert_let_in(&mut driver, "127.0.0.1", port);
+        assert_kept_out("127.0.0.2", port);
+        assert_let_in(&mut driver, "127.0.0.1", port);
+    });
+}
+
+/// An address of this host that is only good with the number of its interface.
+fn link_local() -> Option<SocketAddrV6> {
+    let table = std::fs::read_to_string("/proc/net/if_inet6").ok()?;
+    let line = table.lines().find(|line| line.starts_with("fe80"))?;
+    let mut words = line.split_whitespace();
+    let address = u128::from_str_radix(words.next()?, 16).ok()?;
+    let interface = u32::from_str_radix(words.next()?, 16).ok()?;
+    Some(SocketAddrV6::new(address.into(), 0, 0, interface))
+}
+
+fn a_link_local_device_is_named_without_its_zone(shards: usize) {
+    let Some(mut addr) = link_local() else {
+        eprintln!("SKIPPED: no interface has a link-local address");
+        return;
+    };
+    Setup::new(shards).run(|daemon| {
+        let port = free_port();
+        let mut driver = daemon.join_tcp(port, "fe80::/10");
+        addr.set_port(port);
+        let device = TcpStream::connect(addr).unwrap();
+        assert_eq!(driver.opened(), Addr::new(&addr.ip().to_string(), 0));
+        drop(device);
+        driver.closed(&Addr::new(&addr.ip().to_string(), 0));
     });
 }

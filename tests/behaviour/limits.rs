@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::harness::raise_descriptor_limit;
 use crate::harness::{
-    Addr, BASES, Daemon, Device, Driver, Event, Setup, cpu_time, eventually, free_port, is_root, resident_bytes,
+    Addr, BASES, Daemon, Device, Driver, Event, Setup, cpu_time, eventually, fds, free_port, is_root, resident_bytes,
 };
 
 scenarios! {
@@ -15,7 +15,8 @@ scenarios! {
     devices_of_one_port_make_room_for_those_of_another,
     idle_devices_cost_little_memory,
     idle_drivers_cost_little_memory,
-    a_read_only_root_and_an_ordinary_user_are_enough,
+    silent_connections_leave_descriptors_to_drivers_and_devices,
+    an_ordinary_user_is_enough_and_no_file_is_written,
 }
 
 /// Takes what a driver is told next: so many devices opened.
@@ -39,12 +40,7 @@ fn out_of_descriptors_it_serves_on_without_spinning_and_recovers(shards: usize) 
         });
         assert!((64..256).contains(&accepted), "{accepted} devices with 256 descriptors");
         assert_serves_on(daemon);
-        // Neither processor time nor log lines are spent on waiting.
-        let (time, logged) = (cpu_time(daemon.pid()), daemon.log_bytes());
-        std::thread::sleep(Duration::from_secs(1));
-        let (spent, written) = (cpu_time(daemon.pid()) - time, daemon.log_bytes() - logged);
-        assert!(spent < Duration::from_millis(300), "{spent:?} of processor time in a second of nothing");
-        assert!(written < 100_000, "{written} bytes of log in a second of nothing");
+        assert_waits_quietly(daemon);
         // As devices go, others come, until each has been there once.
         let (mut ids, mut ended) = (BTreeSet::new(), 0);
         while ended < COUNT {
@@ -60,6 +56,15 @@ fn out_of_descriptors_it_serves_on_without_spinning_and_recovers(shards: usize) 
         assert_eq!(ids, (0..COUNT as u64).collect());
         drop(devices);
     });
+}
+
+/// Fails unless the daemon waits without spending processor time or log lines on it.
+fn assert_waits_quietly(daemon: &Daemon) {
+    let (time, logged) = (cpu_time(daemon.pid()), daemon.log_bytes());
+    std::thread::sleep(Duration::from_secs(1));
+    let (spent, written) = (cpu_time(daemon.pid()) - time, daemon.log_bytes() - logged);
+    assert!(spent < Duration::from_millis(300), "{spent:?} of processor time in a second of nothing");
+    assert!(written < 100_000, "{written} bytes of log in a second of nothing");
 }
 
 /// Fails unless the API answers and another driver is served with what devices it can have.
@@ -194,7 +199,29 @@ fn idle_drivers_cost_little_memory(shards: usize) {
     });
 }
 
-fn a_read_only_root_and_an_ordinary_user_are_enough(shards: usize) {
+fn silent_connections_leave_descriptors_to_drivers_and_devices(shards: usize) {
+    raise_descriptor_limit();
+    let limited = ["sh", "-c", "ulimit -n 256; exec \"$0\" \"$@\""];
+    Setup::new(shards).under(&limited).limit("request-head-ms-max", 60_000).run(|daemon| {
+        let port = free_port();
+        let mut driver = daemon.join_tcp(port, "127.0.0.1");
+        let mut device = Device::connect("127.0.0.1", port);
+        let addr = driver.opened();
+        // They say nothing, and are more than there are descriptors: the one that waits longest goes for the next.
+        let silent: Vec<_> = (0..400).map(|_| daemon.connection()).collect();
+        assert_waits_quietly(daemon);
+        assert!(fds(daemon.pid()).len() < 128, "{}", fds(daemon.pid()).len());
+        device.send(b"still served");
+        driver.received(&addr, b"still served");
+        driver.write(&addr, b"both ways");
+        device.expect(b"both ways");
+        // New ones are, too.
+        assert_serves_on(daemon);
+        drop(silent);
+    });
+}
+
+fn an_ordinary_user_is_enough_and_no_file_is_written(shards: usize) {
     if !is_root() {
         eprintln!("SKIPPED: only root can become an ordinary user");
         return;
@@ -204,6 +231,11 @@ fn a_read_only_root_and_an_ordinary_user_are_enough(shards: usize) {
         let mut driver = daemon.join_tcp(port, "127.0.0.1,::1");
         let _device = Device::connect("::1", port);
         assert_eq!(driver.opened(), Addr::new("::1", 0));
+        // Nothing is open that a read-only root would not allow.
+        let harmless = ["socket:", "pipe:", "anon_inode:", "/dev/null"];
+        for target in fds(daemon.pid()) {
+            assert!(harmless.iter().any(|kind| target.starts_with(kind)), "{target} is open");
+        }
     });
 }
 

@@ -2,14 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Addr, Daemon, Device, Driver, Event, Setup, eventually, free_port, pattern};
+use crate::harness::{
+    Addr, Daemon, Device, Driver, Event, Opcode, Setup, Transport, close, eventually, frame, free_port, pattern, write,
+};
 
 scenarios! {
     a_half_closed_device_still_gets_what_was_written_and_then_closed_leaves,
     a_half_closed_device_that_reads_late_still_gets_everything,
     a_reply_followed_by_close_arrives_whole,
     a_reply_followed_by_close_arrives_whole_though_nobody_read_what_the_device_sent,
+    a_reply_followed_by_close_arrives_whole_though_the_device_goes_on_sending,
     a_reply_followed_by_goodbye_arrives_whole,
+    writes_that_wait_for_credit_when_the_driver_says_goodbye_are_not_lost,
     a_close_waits_for_a_slow_reader_that_makes_progress,
     a_close_waits_in_vain_only_as_long_as_the_flush_limit,
     a_goodbye_waits_in_vain_only_as_long_as_the_flush_limit,
@@ -131,6 +135,31 @@ fn a_reply_followed_by_close_arrives_whole_though_nobody_read_what_the_device_se
     });
 }
 
+fn a_reply_followed_by_close_arrives_whole_though_the_device_goes_on_sending(shards: usize) {
+    const SIZE: usize = 300_000;
+    Setup::new(shards).limit("flush-ms-max", 2_000).run(|daemon| {
+        for _ in 0..10 {
+            let port = free_port();
+            let mut wire = daemon.wire(Transport::Tcp, port, "127.0.0.1");
+            let mut device = Device::connect("127.0.0.1", port);
+            let addr = wire.event().addr().clone();
+            std::thread::scope(|scope| {
+                let (mut sender, mut writer) = (device.another_handle(), wire.writer());
+                // Until the connection ends under it.
+                scope.spawn(move || while sender.try_send(&[7; 3_000]).is_ok() {});
+                scope.spawn(|| while matches!(wire.event(), Event::Received(..)) {});
+                for part in pattern(1, 0, SIZE).chunks(60_000) {
+                    writer.send_frame(Opcode::Binary, &write(&addr, part));
+                }
+                writer.send_frame(Opcode::Binary, &close(&addr));
+                device.expect(&pattern(1, 0, SIZE));
+                device.ends();
+                device.hang_up();
+            });
+        }
+    });
+}
+
 fn a_reply_followed_by_goodbye_arrives_whole(shards: usize) {
     Setup::new(shards).limit("flush-ms-max", 2_000).run(|daemon| {
         for size in [1, 65_536, 1_000_000] {
@@ -141,6 +170,27 @@ fn a_reply_followed_by_goodbye_arrives_whole(shards: usize) {
             device.expect(&pattern(1, 0, size));
             device.ends();
         }
+    });
+}
+
+fn writes_that_wait_for_credit_when_the_driver_says_goodbye_are_not_lost(shards: usize) {
+    // One write is larger than the window and than what the kernel holds, so that the next has to wait.
+    let setup = Setup::new(shards).limit("write-window-bytes-max", 4_096).limit("message-bytes-max", WINDOW);
+    setup.limit("flush-ms-max", 2_000).run(|daemon| {
+        let port = free_port();
+        let mut wire = daemon.wire(Transport::Tcp, port, "127.0.0.1");
+        let mut device = Device::with_receive_buffer("127.0.0.1", port, Some(4 * 1024)).unwrap();
+        let addr = wire.event().addr().clone();
+        let large = pattern(1, 0, BEYOND_THE_KERNEL);
+        wire.send_frame(Opcode::Binary, &write(&addr, &large));
+        // In one segment, so that the goodbye is read before the write is paid for.
+        wire.send(&[frame(0x82, &write(&addr, b"last words")), frame(0x88, &1000_u16.to_be_bytes())].concat());
+        daemon.until_count("credit_waits", 1);
+        device.expect(&large);
+        device.expect(b"last words");
+        device.ends();
+        device.hang_up();
+        assert_eq!(wire.close_reason().0, 1000);
     });
 }
 

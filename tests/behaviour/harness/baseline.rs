@@ -20,10 +20,14 @@ impl Baseline {
             *fds.entry(kind.to_owned()).or_default() += 1;
         }
         let shards = shards["shards"].as_array().expect("the list of shards");
-        let held = ["sessions", "ports", "devices", "tasks", "buffers_out", "buffers_lost"]
-            .into_iter()
-            .map(|name| (name, shards.iter().map(|shard| shard[name].as_u64().expect(name)).sum()))
-            .collect();
+        let mut held: BTreeMap<&'static str, u64> =
+            ["sessions", "ports", "devices", "tasks", "buffers_out", "buffers_lost"]
+                .into_iter()
+                .map(|name| (name, shards.iter().map(|shard| shard[name].as_u64().expect(name)).sum()))
+                .collect();
+        // A task that panics counts, and a buffer that the kernel wrote to when it should not have makes one panic.
+        let failed = shards.iter().filter_map(|shard| shard["counts"]["tasks_failed"].as_u64()).sum();
+        held.insert("tasks_failed", failed);
         Self { fds, held }
     }
 }

@@ -50,7 +50,12 @@ impl Device {
     }
 
     pub fn send(&mut self, data: &[u8]) {
-        self.stream.write_all(data).unwrap();
+        self.try_send(data).unwrap();
+    }
+
+    /// Sends, or says why it could not.
+    pub fn try_send(&mut self, data: &[u8]) -> io::Result<()> {
+        self.stream.write_all(data)
     }
 
     /// Sends until nothing has been taken for `quiet`, or `size_max` bytes are gone; says how many are.
@@ -124,9 +129,9 @@ impl Device {
         }
     }
 
-    /// Closes the sending side.
+    /// Closes the sending side; nothing to do where the daemon has reset the connection.
     pub fn half_close(&self) {
-        self.stream.shutdown(Shutdown::Write).unwrap();
+        let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     /// Closes both sides, for every handle. The daemon may have reset the connection before.

@@ -6,6 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use socket2::{Domain, Socket, Type};
 
 use super::PATIENCE;
+use std::time::Duration;
 
 /// An answer: its head and its whole body.
 #[derive(Debug, Clone)]
@@ -71,6 +72,16 @@ impl Connection {
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Sends bytes as they are, or says why it could not; some may have been sent.
+    pub fn try_send(&mut self, bytes: &str) -> std::io::Result<()> {
+        self.stream.write_all(bytes.as_bytes())
+    }
+
+    /// How long a write may wait.
+    pub fn set_write_patience(&self, patience: Duration) {
+        self.stream.set_write_timeout(Some(patience)).unwrap();
     }
 
     /// Sends a request without a body; `extra` is whole header lines, each with its CRLF.

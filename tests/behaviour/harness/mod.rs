@@ -7,6 +7,7 @@ mod driver;
 mod http;
 mod message;
 mod process;
+mod story;
 mod wire;
 
 pub use daemon::{Daemon, Setup, UPGRADE, join_target};
@@ -14,9 +15,11 @@ pub use device::{Datagrams, Device};
 pub use driver::Driver;
 pub use http::Connection;
 pub use message::{Addr, Event, close, pattern, request, write};
-pub use process::{Run, cpu_time, free_port, is_root, raise_descriptor_limit, resident_bytes};
+pub use process::{Run, cpu_time, fds, free_port, is_root, raise_descriptor_limit, resident_bytes};
+pub use story::Story;
 pub use wire::{Frame, Opcode, Wire, frame};
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a scenario waits for anything that has to come.
@@ -39,6 +42,15 @@ impl Transport {
             Self::Tcp => "tcp_dispatch",
             Self::Udp => "udp_dispatch",
         }
+    }
+}
+
+/// Sets its flag when it goes, also where a test fails, so that the threads that watch it end.
+pub struct Until<'a>(pub &'a AtomicBool);
+
+impl Drop for Until<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -4,6 +4,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
+use socket2::Socket;
+
 use super::message::Event;
 
 /// The opcodes of RFC 6455, section 5.2.
@@ -129,6 +131,11 @@ impl Wire {
     /// Another handle of the same socket, to write while this one reads.
     pub fn writer(&self) -> Self {
         Self::new(self.stream.try_clone().unwrap(), Vec::new())
+    }
+
+    /// Ends the connection by a reset.
+    pub fn reset(self) {
+        Socket::from(self.stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
 
     /// How long a read may wait.
