@@ -221,11 +221,12 @@ fn ask_from(daemon: &Daemon, source: &str, token: &str) -> (u16, Duration) {
 }
 
 /// Runs a scenario while very many connections of one address send wrong tokens, so many that some are refused unchecked.
-fn while_flooded<T>(daemon: &Daemon, scenario: impl FnOnce() -> T) -> T {
-    const GUESSERS: usize = 96;
+fn while_flooded<T>(daemon: &Daemon, shards: usize, scenario: impl FnOnce() -> T) -> T {
+    // Each waits for its answer, so fewer than 40 would never fill a bucket.
+    const GUESSERS_A_SHARD: usize = 64;
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        for _ in 0..GUESSERS {
+        for _ in 0..shards * GUESSERS_A_SHARD {
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
                     let (status, _) = ask_from(daemon, GUESSER, "wrong");
@@ -255,7 +256,7 @@ fn a_flood_of_wrong_tokens_slows_its_own_address_alone(shards: usize) {
     const JOINS: usize = 41;
     Setup::new(shards).run(|daemon| {
         let begun = Instant::now();
-        let mut joins = while_flooded(daemon, || {
+        let mut joins = while_flooded(daemon, shards, || {
             let joins: Vec<Duration> = (0..JOINS)
                 .map(|_| {
                     let begun = Instant::now();
@@ -281,7 +282,7 @@ fn a_flood_of_wrong_tokens_slows_its_own_address_alone(shards: usize) {
 
 fn too_many_failed_tokens_are_429_unchecked_and_the_connection_ends(shards: usize) {
     Setup::new(shards).run(|daemon| {
-        let connection = while_flooded(daemon, || {
+        let connection = while_flooded(daemon, shards, || {
             eventually("a right token is not looked at", || {
                 let mut connection = Connection::open_from(GUESSER, daemon.api());
                 let response = connection.request("GET", BASES[0], "Authorization: Bearer testing\r\n");
@@ -297,7 +298,7 @@ fn too_many_failed_tokens_are_429_unchecked_and_the_connection_ends(shards: usiz
 
 fn routes_without_a_token_are_never_slowed(shards: usize) {
     Setup::new(shards).run(|daemon| {
-        while_flooded(daemon, || {
+        while_flooded(daemon, shards, || {
             let mut connection = Connection::open_from(GUESSER, daemon.api());
             for _ in 0..20 {
                 assert_eq!(connection.request("GET", "/api/server/healthz", "").status, 200);
@@ -308,34 +309,51 @@ fn routes_without_a_token_are_never_slowed(shards: usize) {
     });
 }
 
-/// Sends so many wrong tokens at once that the next requests of the guesser's address wait for almost 2 s. The
-/// connections stay open.
-fn slow_the_guesser(daemon: &Daemon) -> Vec<Connection> {
+/// Sends so many wrong tokens at once that the next requests of the guesser's address wait for almost 2 s, and runs a
+/// scenario then. On a busy machine the moment may be missed, so the scenario says whether it saw what it should, and
+/// gets further tries.
+fn while_slowed(daemon: &Daemon, scenario: impl Fn() -> Result<(), String>) {
     const AT_ONCE: usize = 100;
-    let mut connections: Vec<_> = (0..AT_ONCE).map(|_| Connection::open_from(GUESSER, daemon.api())).collect();
-    let wrong = format!("GET {} HTTP/1.1\r\nHost: test\r\nAuthorization: wrong\r\n\r\n", BASES[0]);
-    connections.iter_mut().for_each(|connection| connection.send(&wrong));
-    daemon.until_count("tokens_unchecked", 1);
-    // A few failures leak, so that what comes next is not refused but waits.
-    std::thread::sleep(Duration::from_millis(300));
-    connections
+    const TRIES: usize = 5;
+    let attempt = || {
+        let unchecked = daemon.count("tokens_unchecked");
+        let mut guessers: Vec<_> = (0..AT_ONCE).map(|_| Connection::open_from(GUESSER, daemon.api())).collect();
+        let wrong = format!("GET {} HTTP/1.1\r\nHost: test\r\nAuthorization: wrong\r\n\r\n", BASES[0]);
+        guessers.iter_mut().for_each(|guesser| guesser.send(&wrong));
+        // A few failures leak, so that what comes next is not refused but waits.
+        std::thread::sleep(Duration::from_millis(300));
+        if daemon.count("tokens_unchecked") == unchecked {
+            return Err("the guesses were too slow".to_owned());
+        }
+        scenario()
+    };
+    let mut missed = Vec::new();
+    while missed.len() < TRIES {
+        match attempt() {
+            Ok(()) => return,
+            Err(what) => missed.push(what),
+        }
+        // Until all is forgotten.
+        std::thread::sleep(Duration::from_secs(5));
+    }
+    panic!("{missed:#?}");
 }
 
 // Which shard a connection meets is the kernel's choice, and each has its own buckets: so there is one.
 #[test]
 fn right_and_wrong_tokens_of_a_slowed_address_wait_alike() {
     Setup::new(1).run(|daemon| {
-        let slow = slow_the_guesser(daemon);
-        let (wrong, right) = std::thread::scope(|scope| {
-            let wrong = scope.spawn(|| ask_from(daemon, GUESSER, "wrong"));
-            let right = scope.spawn(|| ask_from(daemon, GUESSER, "testing"));
-            (wrong.join().unwrap(), right.join().unwrap())
+        while_slowed(daemon, || {
+            let (wrong, right) = std::thread::scope(|scope| {
+                let wrong = scope.spawn(|| ask_from(daemon, GUESSER, "wrong"));
+                let right = scope.spawn(|| ask_from(daemon, GUESSER, "testing"));
+                (wrong.join().unwrap(), right.join().unwrap())
+            });
+            let waited = wrong.1.min(right.1) > Duration::from_millis(500);
+            let alike = wrong.1.abs_diff(right.1) < Duration::from_millis(250);
+            let expected = (wrong.0, right.0) == (401, 200) && waited && alike;
+            expected.then_some(()).ok_or_else(|| format!("wrong {wrong:?}, right {right:?}"))
         });
-        assert_eq!((wrong.0, right.0), (401, 200));
-        let times = [wrong.1, right.1];
-        assert!(times.iter().all(|time| *time > Duration::from_millis(500)), "{times:?}");
-        assert!(wrong.1.abs_diff(right.1) < Duration::from_millis(250), "{times:?}");
-        drop(slow);
     });
 }
 
@@ -343,16 +361,17 @@ fn right_and_wrong_tokens_of_a_slowed_address_wait_alike() {
 fn a_connection_that_waits_for_its_check_makes_room_for_others() {
     const HANDSHAKES_MAX: usize = 110;
     Setup::new(1).limit("handshakes-max", HANDSHAKES_MAX).run(|daemon| {
-        let slow = slow_the_guesser(daemon);
-        let begun = Instant::now();
-        let mut waiting = Connection::open_from(GUESSER, daemon.api());
-        waiting.send(format!("GET {} HTTP/1.1\r\nHost: test\r\nAuthorization: testing\r\n\r\n", BASES[0]));
-        std::thread::sleep(Duration::from_millis(100));
-        assert!(!waiting.has_answer(), "the request does not wait");
-        let others: Vec<_> = (0..HANDSHAKES_MAX).map(|_| daemon.connection()).collect();
-        assert_eq!(waiting.response().status, 429);
-        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
-        drop((slow, others));
+        while_slowed(daemon, || {
+            let begun = Instant::now();
+            let mut waiting = Connection::open_from(GUESSER, daemon.api());
+            waiting.send(format!("GET {} HTTP/1.1\r\nHost: test\r\nAuthorization: testing\r\n\r\n", BASES[0]));
+            std::thread::sleep(Duration::from_millis(100));
+            let waits = !waiting.has_answer();
+            let _others: Vec<_> = (0..HANDSHAKES_MAX).map(|_| daemon.connection()).collect();
+            let (status, time) = (waiting.response().status, begun.elapsed());
+            let expected = waits && status == 429 && time < Duration::from_secs(1);
+            expected.then_some(()).ok_or_else(|| format!("waits: {waits}, {status} after {time:?}"))
+        });
     });
 }
 
