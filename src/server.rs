@@ -4,7 +4,7 @@
 //! thread only waits: for a signal, for shards to drain, for the deadline.
 //! **Not here.** Settings (`config`), what a shard does (`shard`, `edge`).
 
-use crate::config::{self, Config, Pin};
+use crate::config::{self, Config, DaemonSecrets, Pin};
 use crate::edge::api::Api;
 use crate::edge::session::session_bytes_max;
 use crate::logging::LogFormat;
@@ -129,7 +129,9 @@ pub fn run(mut config: Config) -> Result<ProcessEnd, StartError> {
 fn start_shards(config: &Config, events: mpsc::Sender<Event>) -> Result<Peers, StartError> {
     let listeners = open_api(config)?;
     let (peers, mailboxes) = Peers::new(config.shards);
-    let shared = Shared::new(config.limits, peers.clone());
+    let shared = Shared::new(config.limits, config.access.clone(), peers.clone());
+    let DaemonSecrets { secret, next, .. } = &config.secrets;
+    let token = Token::new(secret.expose().to_owned(), next.as_ref().map(|next| next.expose().to_owned()));
     let cores = match config.pin {
         Pin::On => core_affinity::get_core_ids().unwrap_or_default(),
         Pin::Off => Vec::new(),
@@ -140,7 +142,7 @@ fn start_shards(config: &Config, events: mpsc::Sender<Event>) -> Result<Peers, S
             shards: config.shards,
             core: (!cores.is_empty()).then(|| cores[shard % cores.len()]),
             shared: shared.clone(),
-            token: Token::new(config.secret.expose().to_owned()),
+            token: token.clone(),
             events: events.clone(),
         };
         std::thread::Builder::new()

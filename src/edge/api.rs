@@ -4,7 +4,8 @@
 //! is refused leaves nothing behind: what it took drops with it. No token is logged.
 //! **Not here.** The table of routes (`routes`), and sessions once they are joined (`session`).
 
-use crate::edge::handshakes::Handshakes;
+use crate::edge::door::{Caller, Door, Refused};
+use crate::edge::handshakes::{Handshake, Handshakes};
 use crate::edge::routes::{self, Endpoint};
 use crate::edge::session::{Place, Session, session_bytes_max};
 use crate::policy::counts::{Count, Statistics};
@@ -39,7 +40,7 @@ const SESSION_ID_SHARD_SHIFT: u32 = 48;
 /// One shard's API.
 pub struct Api {
     resources: Rc<Resources>,
-    token: Token,
+    door: Door,
     next_session: Cell<u64>,
     handshakes: Handshakes,
 }
@@ -82,7 +83,8 @@ impl Api {
         let first = (resources.shard as u64) << SESSION_ID_SHARD_SHIFT;
         let limits = *resources.limits();
         let handshakes = Handshakes::new((limits.handshakes_max / resources.shared.peers.shards()).max(1));
-        Rc::new(Api { resources, token, next_session: Cell::new(first), handshakes })
+        let door = Door::new(resources.clone(), token);
+        Rc::new(Api { resources, door, next_session: Cell::new(first), handshakes })
     }
 
     /// Accepts connections until the listener is stopped.
@@ -100,7 +102,7 @@ impl Api {
         let mut waiting = Some(self.handshakes.begin(&stream));
         let mut bytes = Vec::new();
         let ending = loop {
-            let turn = match self.next_request(&stream, &mut bytes).await {
+            let turn = match self.next_request(&stream, remote_ip, &mut bytes, waiting.as_mut()).await {
                 Ok(turn) => turn,
                 Err(NoHead::Gone) => return,
                 Err(NoHead::Refused(answer)) => {
@@ -153,10 +155,16 @@ impl Api {
         matches!(stream.send_all(Bytes::from(out), |_| {}).await, Ok(Sent::Whole))
     }
 
-    /// Reads until `bytes` begins with a whole head.
-    async fn next_request(&self, stream: &Stream, bytes: &mut Vec<u8>) -> Result<Turn, NoHead> {
+    /// Reads until `bytes` begins with a whole head, and finds out what it asks for.
+    async fn next_request(
+        &self,
+        stream: &Stream,
+        remote_ip: IpAddr,
+        bytes: &mut Vec<u8>,
+        waiting: Option<&mut Handshake>,
+    ) -> Result<Turn, NoHead> {
         let limits = self.resources.limits();
-        let _deadline = Timer::interrupt_after(limits.request_head_time_max, stream);
+        let deadline = Timer::interrupt_after(limits.request_head_time_max, stream);
         let mut unseen = 0;
         let mut memory = None;
         loop {
@@ -173,7 +181,10 @@ impl Api {
             // A head can only become whole, or wrong, with the end of a line.
             if bytes[unseen..].contains(&b'\n') {
                 match RequestHead::parse(bytes) {
-                    Ok(Some(head)) if head.head_bytes <= limits.request_head_bytes_max => return Ok(self.turn(&head)),
+                    Ok(Some(head)) if head.head_bytes <= limits.request_head_bytes_max => {
+                        drop(deadline);
+                        return Ok(self.turn(&head, remote_ip, waiting).await);
+                    }
                     Ok(Some(_)) => return Err(NoHead::Refused(error(431, "request head over the size limit"))),
                     Ok(None) => {}
                     Err(HeadError::TooManyHeaders) => {
@@ -196,18 +207,20 @@ impl Api {
         }
     }
 
-    fn turn(&self, head: &RequestHead) -> Turn {
+    async fn turn(&self, head: &RequestHead<'_>, remote_ip: IpAddr, waiting: Option<&mut Handshake>) -> Turn {
+        let request_id = head.request_id().map_or_else(new_request_id, str::to_owned);
         let has_body = head.has_body();
-        let keeps = head.keeps_alive() && !has_body;
         let asked = if has_body {
             Asked::Answer(error(413, "a request body is not taken"))
         } else {
-            self.route(head).unwrap_or_else(Asked::Answer)
+            self.route(head, remote_ip, &request_id, waiting).await.unwrap_or_else(Asked::Answer)
         };
+        let is_sent_away = matches!(&asked, Asked::Answer(answer) if answer.status == 429);
+        let keeps = head.keeps_alive() && !has_body && !is_sent_away;
         Turn {
             asked,
             head_bytes: head.head_bytes,
-            request_id: head.request_id().map_or_else(new_request_id, str::to_owned),
+            request_id,
             connection: if keeps { Connection::KeepAlive } else { Connection::Close },
             body: if head.method == "HEAD" { Body::Omitted } else { Body::Sent },
         }
@@ -216,8 +229,14 @@ impl Api {
     /// What a request asks for.
     ///
     /// # Errors
-    /// The answer that refuses it: 404, 405, 401, 422 and 400, 426, in this order.
-    fn route(&self, head: &RequestHead) -> Result<Asked, Answer> {
+    /// The answer that refuses it: 404, 405, 429, 401, 422 and 400, 426, in this order.
+    async fn route(
+        &self,
+        head: &RequestHead<'_>,
+        remote_ip: IpAddr,
+        request_id: &str,
+        waiting: Option<&mut Handshake>,
+    ) -> Result<Asked, Answer> {
         let route = routes::find(head.path).ok_or_else(|| error(404, "no such route"))?;
         if !matches!(head.method, "GET" | "HEAD") {
             return Err(Answer { allow: Some(routes::METHODS), ..error(405, "method not allowed") });
@@ -225,10 +244,11 @@ impl Api {
         if route.needs_token {
             let parameter = head.parameter("bearer_token");
             let presented = token::presented(head.raw_header("authorization"), parameter.as_deref());
-            if !self.token.matches(presented) {
-                self.resources.counts.one(Count::TokensRefused);
-                return Err(error(401, "invalid authorisation token"));
-            }
+            let caller = Caller { presented, remote_ip, request_id };
+            self.door.let_in(caller, waiting).await.map_err(|refused| match refused {
+                Refused::WrongToken => error(401, "invalid authorisation token"),
+                Refused::TooManyFailed => error(429, "too many failed tokens from this address"),
+            })?;
         }
         match route.endpoint {
             Endpoint::Health => Ok(Asked::Answer(Answer::json(200, String::new()))),
@@ -277,6 +297,7 @@ impl Api {
         );
         let shared = &self.resources.shared;
         let joined: Result<_, JoinRefusal> = async {
+            shared.access.check(port, &sources)?;
             let place = Place::take(&self.resources).ok_or(JoinRefusal::TooManySessions)?;
             let needed = session_bytes_max(&shared.limits) + sources.memory_bytes();
             let memory = shared.session_memory.reserve(needed).ok_or(JoinRefusal::NoMemory)?;

@@ -8,21 +8,29 @@ use crate::shard::ring::Stream;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use tokio::sync::oneshot;
 
 /// The connections of one shard, in the order of their beginning.
 #[derive(Clone)]
 pub struct Handshakes(Rc<Inner>);
 
 struct Inner {
-    waiting: RefCell<BTreeMap<u64, Stream>>,
+    waiting: RefCell<BTreeMap<u64, Waiting>>,
     next: Cell<u64>,
     max: usize,
+}
+
+struct Waiting {
+    stream: Stream,
+    /// Dropped when the connection is let go.
+    _kept: oneshot::Receiver<()>,
 }
 
 /// One connection while it waits.
 pub struct Handshake {
     all: Handshakes,
     number: u64,
+    kept: oneshot::Sender<()>,
 }
 
 impl Handshakes {
@@ -35,13 +43,21 @@ impl Handshakes {
     pub fn begin(&self, stream: &Stream) -> Handshake {
         let number = self.0.next.replace(self.0.next.get() + 1);
         let mut waiting = self.0.waiting.borrow_mut();
-        waiting.insert(number, stream.clone());
+        let (kept, keep) = oneshot::channel();
+        waiting.insert(number, Waiting { stream: stream.clone(), _kept: keep });
         if waiting.len() > self.0.max
             && let Some((_, longest)) = waiting.pop_first()
         {
-            longest.interrupt();
+            longest.stream.interrupt();
         }
-        Handshake { all: self.clone(), number }
+        Handshake { all: self.clone(), number, kept }
+    }
+}
+
+impl Handshake {
+    /// Waits until the connection is let go, whose stream is then interrupted. May be raced.
+    pub async fn let_go(&mut self) {
+        self.kept.closed().await;
     }
 }
 

@@ -187,7 +187,7 @@ impl Port {
     pub fn command(&self, session: SessionId, command: Command) {
         let Command { device, action, credit } = command;
         let done = match (self.id.transport, action) {
-            (Transport::Udp, Action::Write(data)) => udp::send(self, device, &data),
+            (Transport::Udp, Action::Write(data)) => udp::send(self, session, device, &data),
             (Transport::Udp, Action::Close) => false,
             (Transport::Tcp, Action::Write(data)) => {
                 self.find(session, device).is_some_and(|device| device.write(session, data, credit))

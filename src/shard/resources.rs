@@ -3,6 +3,7 @@
 //! **Invariants.** It belongs to one thread; only budgets, slots and mailboxes reach beyond it.
 //! **Not here.** Ports and sessions themselves.
 
+use crate::policy::access::Access;
 use crate::policy::budget::Budget;
 use crate::policy::counts::Counts;
 use crate::policy::limits::Limits;
@@ -20,6 +21,8 @@ use tokio::sync::Semaphore;
 pub struct Shared {
     /// Every bound.
     pub limits: Limits,
+    /// What drivers may do.
+    pub access: Arc<Access>,
     /// The way to every shard.
     pub peers: Peers,
     /// Room for devices.
@@ -34,9 +37,10 @@ pub struct Shared {
 
 impl Shared {
     /// Everything free.
-    pub fn new(limits: Limits, peers: Peers) -> Self {
+    pub fn new(limits: Limits, access: Access, peers: Peers) -> Self {
         Shared {
             limits,
+            access: Arc::new(access),
             peers,
             device_slots: Arc::new(Semaphore::new(limits.devices_max.min(Semaphore::MAX_PERMITS))),
             ports: Budget::new(limits.ports_max),

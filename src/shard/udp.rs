@@ -1,10 +1,13 @@
-//! The UDP side of a port: datagrams to the drivers that accept their source, and datagrams of drivers to anywhere.
+//! The UDP side of a port: datagrams to the drivers that accept their source, and datagrams of drivers to wherever they
+//! may go.
 //!
 //! **Invariants.** One datagram is one message, whole; what finds no room in a driver's outbox is dropped for that driver
 //! alone, and counted.
 //! **Not here.** Waiting and draining (`ring::Datagrams`).
 
+use crate::policy::access::Egress;
 use crate::policy::counts::Count;
+use crate::policy::roster::SessionId;
 use crate::policy::sources::Family;
 use crate::protocol::frame::DATAGRAM_BYTES_MAX;
 use crate::protocol::message::{DeviceAddr, DeviceName, IpText, ToDriver};
@@ -71,10 +74,17 @@ fn deliver(port: &Port, sender: SocketAddr, data: &[u8]) {
 }
 
 /// Sends one datagram of a driver; false where it is dropped: no address, no port, no socket of that family, too large,
-/// or refused by the kernel, whose buffer may be full.
-pub fn send(port: &Port, device: DeviceAddr, data: &[u8]) -> bool {
+/// to where this driver's may not go, or refused by the kernel, whose buffer may be full.
+pub fn send(port: &Port, session: SessionId, device: DeviceAddr, data: &[u8]) -> bool {
     let (Some(ip), Ok(number)) = (device.ip, u16::try_from(device.id_or_port)) else { return false };
     if number == 0 || data.len() > DATAGRAM_BYTES_MAX {
+        return false;
+    }
+    let may_go = match port.resources().shared.access.udp_egress {
+        Egress::Any => true,
+        Egress::Accepted => port.roster().accepts(session, ip),
+    };
+    if !may_go {
         return false;
     }
     let Some(socket) = port.datagrams(Family::of(ip)) else { return false };

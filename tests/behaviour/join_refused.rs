@@ -17,7 +17,7 @@ scenarios! {
     a_port_over_the_limit_is_503_until_one_closes,
     a_session_without_memory_for_it_is_503_until_one_leaves,
     refused_joins_leave_nothing_behind,
-    the_daemons_own_port_is_in_use,
+    the_daemons_own_port_is_403_for_tcp_and_free_for_udp,
 }
 
 /// How another program has bound its socket.
@@ -216,10 +216,10 @@ fn refused_joins_leave_nothing_behind(shards: usize) {
     });
 }
 
-fn the_daemons_own_port_is_in_use(shards: usize) {
+fn the_daemons_own_port_is_403_for_tcp_and_free_for_udp(shards: usize) {
     Setup::new(shards).run(|daemon| {
         let own = daemon.api().port();
-        assert_eq!(daemon.refusal(Transport::Tcp, &own.to_string(), "127.0.0.1").status, 409);
+        assert_eq!(daemon.refusal(Transport::Tcp, &own.to_string(), "127.0.0.1").status, 403);
         // As a UDP port it is free.
         let mut driver = daemon.join_udp(own, "127.0.0.1");
         let device = Datagrams::bind("127.0.0.1");

@@ -6,6 +6,7 @@
 #[macro_use]
 mod harness;
 
+mod access;
 mod backpressure_devices;
 mod backpressure_drivers;
 mod command;

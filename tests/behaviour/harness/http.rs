@@ -3,6 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
+use socket2::{Domain, Socket, Type};
+
 use super::PATIENCE;
 use std::time::Duration;
 
@@ -49,7 +51,18 @@ pub struct Connection {
 impl Connection {
     /// Connects; every wait on it is bounded.
     pub fn open(api: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&api, PATIENCE).unwrap();
+        Self::new(TcpStream::connect_timeout(&api, PATIENCE).unwrap())
+    }
+
+    /// Connects from an address of this host.
+    pub fn open_from(source: &str, api: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::for_address(api), Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(source.parse().unwrap(), 0).into()).unwrap();
+        socket.connect_timeout(&api.into(), PATIENCE).unwrap();
+        Self::new(socket.into())
+    }
+
+    fn new(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();

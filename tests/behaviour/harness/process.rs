@@ -127,6 +127,8 @@ pub fn clear_environment(command: &mut Command) {
         "RUST_LOG",
         "PLACE_SERVER_SECRET",
         "SERVER_SECRET",
+        "PLACE_SERVER_SECRET_NEXT",
+        "SERVER_SECRET_NEXT",
     ] {
         command.env_remove(name);
     }
