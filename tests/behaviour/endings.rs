@@ -167,8 +167,7 @@ fn a_flooded_daemon_drains(shards: usize) {
     let devices: Vec<_> = (0..COUNT).map(|_| Device::connect("127.0.0.1", port)).collect();
     std::thread::scope(|scope| {
         for mut device in devices {
-            // Until the daemon ends it.
-            scope.spawn(move || while device.try_send(&[7; 1_000]).is_ok() {});
+            scope.spawn(move || device.flood(&[7; 1_000]));
         }
         let mut story = Story::default();
         while story.told() < COUNT {

@@ -145,8 +145,7 @@ fn a_reply_followed_by_close_arrives_whole_though_the_device_goes_on_sending(sha
             let addr = wire.event().addr().clone();
             std::thread::scope(|scope| {
                 let (mut sender, mut writer) = (device.another_handle(), wire.writer());
-                // Until the connection ends under it.
-                scope.spawn(move || while sender.try_send(&[7; 3_000]).is_ok() {});
+                scope.spawn(move || sender.flood(&[7; 3_000]));
                 scope.spawn(|| while matches!(wire.event(), Event::Received(..)) {});
                 for part in pattern(1, 0, SIZE).chunks(60_000) {
                     writer.send_frame(Opcode::Binary, &write(&addr, part));

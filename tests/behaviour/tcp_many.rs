@@ -25,10 +25,10 @@ fn connect_at_once(daemon: &Daemon, count: u64) {
     let port = free_port();
     let mut driver = daemon.join_tcp(port, "127.0.0.0/8");
     let start = Barrier::new(usize::try_from(count).unwrap());
-    let done = Barrier::new(usize::try_from(count).unwrap() + 1);
-    std::thread::scope(|scope| {
+    let connected: Vec<_> = std::thread::scope(|scope| {
+        let mut devices = Vec::new();
         for number in 0..count {
-            let (start, done) = (&start, &done);
+            let start = &start;
             let device = move || {
                 let source = format!("127.0.{}.{}", number / 200, 1 + number % 200);
                 start.wait();
@@ -36,10 +36,9 @@ fn connect_at_once(daemon: &Daemon, count: u64) {
                 let name = format!("I am {source}");
                 device.send(name.as_bytes());
                 device.expect(name.as_bytes());
-                // All stay connected until the last has its answer.
-                done.wait();
+                device
             };
-            std::thread::Builder::new().stack_size(256 * 1024).spawn_scoped(scope, device).unwrap();
+            devices.push(std::thread::Builder::new().stack_size(256 * 1024).spawn_scoped(scope, device).unwrap());
         }
         let (mut names, mut opened) = (HashMap::new(), Vec::new());
         while names.len() < usize::try_from(count).unwrap() {
@@ -57,8 +56,9 @@ fn connect_at_once(daemon: &Daemon, count: u64) {
         let mut ids: Vec<_> = opened.iter().map(|addr| addr.id).collect();
         ids.sort_unstable();
         assert_eq!(ids, (0..count).collect::<Vec<_>>());
-        done.wait();
+        devices.into_iter().map(|device| device.join().unwrap()).collect()
     });
+    drop(connected);
     for _ in 0..count {
         assert!(matches!(driver.event(), Event::Closed(_)));
     }

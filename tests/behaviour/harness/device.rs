@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
@@ -56,6 +56,12 @@ impl Device {
     /// Sends, or says why it could not.
     pub fn try_send(&mut self, data: &[u8]) -> io::Result<()> {
         self.stream.write_all(data)
+    }
+
+    /// Sends the same again and again until the connection ends, or for [`PATIENCE`].
+    pub fn flood(&mut self, data: &[u8]) {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline && self.try_send(data).is_ok() {}
     }
 
     /// Sends until nothing has been taken for `quiet`, or `size_max` bytes are gone; says how many are.
