@@ -76,7 +76,7 @@ impl Frames {
     ///
     /// # Errors
     /// [`FrameFault`]; nothing can be taken after it.
-    pub fn next(&mut self) -> Result<Option<Frame<'_>>, FrameFault> {
+    pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, FrameFault> {
         let rest = &self.bytes[self.taken..];
         let Some((head_bytes, payload_len)) = lengths(rest) else { return Ok(None) };
         if let Some(why) = fault(rest[0], rest[1], payload_len) {
@@ -180,7 +180,7 @@ mod tests {
         let mut seen = Vec::new();
         for byte in bytes {
             frames.push(&[byte]);
-            while let Some(frame) = frames.next().expect("allowed frames") {
+            while let Some(frame) = frames.next_frame().expect("allowed frames") {
                 seen.push(format!("{frame:?}").len());
             }
         }
@@ -193,7 +193,7 @@ mod tests {
         for bytes in [[0x02u8, 0x00], [0x80, 0x00], [0x81, 0x00], [0x82, 0x80], [0xc2, 0x00], [0x83, 0x00]] {
             let mut frames = Frames::default();
             frames.push(&bytes);
-            assert!(frames.next().is_err(), "{bytes:02x?}");
+            assert!(frames.next_frame().is_err(), "{bytes:02x?}");
         }
     }
 

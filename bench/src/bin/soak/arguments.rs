@@ -47,7 +47,7 @@ pub struct Arguments {
     /// UDP devices at a time
     #[arg(long, default_value = "8")]
     pub datagram_devices: usize,
-    /// A further flag of the daemon; may be repeated
+    /// A flag of the daemon as `--name=value`; may be repeated
     #[arg(long = "flag", value_name = "FLAG", allow_hyphen_values = true)]
     pub flags: Vec<String>,
     /// What the daemon logs
@@ -78,7 +78,9 @@ impl Arguments {
             ("--receive-buffers", "64".to_owned()),
             ("--ring-entries", "256".to_owned()),
         ];
-        let bounds = bounds.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
+        let is_overridden = |flag: &str| self.flags.iter().any(|given| given.split('=').next() == Some(flag));
+        let bounds = bounds.into_iter().filter(|(flag, _)| !is_overridden(flag));
+        let bounds = bounds.map(|(flag, value)| format!("{flag}={value}"));
         Launch {
             program: self.daemon.clone(),
             api: SocketAddr::from((Ipv4Addr::LOCALHOST, self.base_port)),

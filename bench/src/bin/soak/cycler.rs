@@ -110,7 +110,7 @@ async fn id_of(tag: [u8; 8], stream: &mut TcpStream, frames: &mut Frames) -> Res
     let mut buffer = vec![0; 4096];
     let until = Instant::now() + STEP_TIME_MAX;
     loop {
-        while let Some(frame) = frames.next().map_err(|fault| fault.to_string())? {
+        while let Some(frame) = frames.next_frame().map_err(|fault| fault.to_string())? {
             let Frame::Binary(message) = frame else { continue };
             match ToDriver::decode(message).map_err(|fault| fault.to_string())? {
                 ToDriver::Received { device, data } if data == tag => return Ok(device.id_or_port),

@@ -125,7 +125,7 @@ impl Units {
     ///
     /// # Errors
     /// [`UnitFault`]; nothing can be taken after it.
-    pub fn next(&mut self) -> Result<Option<Unit>, UnitFault> {
+    pub fn next_unit(&mut self) -> Result<Option<Unit>, UnitFault> {
         let unit = read(&self.bytes[self.taken..])?;
         self.taken += unit.map_or(0, |unit| unit.len);
         Ok(unit)
@@ -149,7 +149,7 @@ mod tests {
             let mut seen = 0;
             for part in bytes.chunks(step) {
                 units.push(part);
-                while let Some(unit) = units.next().expect("intact") {
+                while let Some(unit) = units.next_unit().expect("intact") {
                     assert_eq!(unit.number, seen);
                     seen += 1;
                 }

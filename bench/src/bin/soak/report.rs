@@ -26,6 +26,7 @@ pub struct Summary {
     seconds: f64,
     seen: BTreeMap<&'static str, u64>,
     slowest_pong_ms: u64,
+    slowest_turn_ms: u64,
     endings: BTreeMap<String, u64>,
     start: Sample,
     peak: Sample,
@@ -46,6 +47,7 @@ impl Summary {
             seconds: tally.started().elapsed().as_secs_f64(),
             seen: tally.by_name(),
             slowest_pong_ms: tally.slowest_pong_ms(),
+            slowest_turn_ms: tally.slowest_turn_ms(),
             endings: tally.endings(),
             start,
             peak,
@@ -101,6 +103,7 @@ pub fn print(summary: &Summary, json: Option<&Path>) -> io::Result<u64> {
     println!("seen:");
     summary.seen.iter().for_each(|(name, count)| println!("  {name:36} {count:14}"));
     println!("  {:36} {:14}", "slowest_pong_ms", summary.slowest_pong_ms);
+    println!("  {:36} {:14}", "slowest_turn_ms", summary.slowest_turn_ms);
     println!("endings:");
     summary.endings.iter().for_each(|(name, count)| println!("  {name:50} {count:8}"));
     println!("the daemon counted:");

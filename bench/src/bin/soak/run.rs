@@ -24,6 +24,7 @@ use uring_dispatch::policy::port_id::Transport;
 
 const PROGRESS_STEP: Duration = Duration::from_secs(10);
 const SAMPLE_STEP: Duration = Duration::from_millis(500);
+const TURN_STEP: Duration = Duration::from_millis(20);
 /// How long actors may take to end.
 const ACTORS_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long the wardens may take to join.
@@ -95,6 +96,7 @@ pub async fn start_actors(world: &Rc<World>, arguments: &Arguments, seed: u64) -
         others.spawn_local(cycler::act(world.clone(), port, next_rng()));
     }
     others.spawn_local(requester::act(world.clone(), next_rng()));
+    others.spawn_local(watch_turns(world.clone()));
     Actors { wardens, others }
 }
 
@@ -105,6 +107,15 @@ async fn act_as_drivers(world: Rc<World>, mut rng: ChaCha8Rng) {
         session::live(&world, plan, &mut rng).await;
         let pause = Duration::from_millis(rng.random_range(0..300));
         world.pause(pause).await;
+    }
+}
+
+/// Notes how late the soak itself is.
+async fn watch_turns(world: Rc<World>) {
+    while !world.is_stopping() {
+        let due = Instant::now() + TURN_STEP;
+        tokio::time::sleep_until(due.into()).await;
+        world.tally.turn(due.elapsed());
     }
 }
 

@@ -157,7 +157,7 @@ impl Session {
         let mut buffer = vec![0; size];
         loop {
             loop {
-                match frames.next() {
+                match frames.next_frame() {
                     Ok(None) => break,
                     Ok(Some(frame)) if close.is_some() => {
                         let what = if matches!(frame, Frame::Binary(_)) { "a message" } else { "a control frame" };

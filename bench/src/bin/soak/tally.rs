@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Violations of a kind that are kept with their text.
 const KEPT_OF_A_KIND: usize = 3;
@@ -77,6 +77,7 @@ pub struct Tally {
     endings: RefCell<BTreeMap<String, u64>>,
     violations: RefCell<BTreeMap<String, (u64, Vec<String>)>>,
     slowest_pong_ms: Cell<u64>,
+    slowest_turn_ms: Cell<u64>,
 }
 
 impl Default for Tally {
@@ -87,6 +88,7 @@ impl Default for Tally {
             endings: RefCell::default(),
             violations: RefCell::default(),
             slowest_pong_ms: Cell::new(0),
+            slowest_turn_ms: Cell::new(0),
         }
     }
 }
@@ -152,6 +154,16 @@ impl Tally {
     /// The longest that a pong took.
     pub fn slowest_pong_ms(&self) -> u64 {
         self.slowest_pong_ms.get()
+    }
+
+    /// The soak itself was this late: its devices read that much later than at once.
+    pub fn turn(&self, late: Duration) {
+        self.slowest_turn_ms.set(self.slowest_turn_ms.get().max(late.as_millis() as u64));
+    }
+
+    /// The latest that the soak itself was.
+    pub fn slowest_turn_ms(&self) -> u64 {
+        self.slowest_turn_ms.get()
     }
 
     /// Since when the run goes.

@@ -287,7 +287,7 @@ impl Living<'_> {
     }
 
     fn take(&self, units: &mut Units) -> Result<(), String> {
-        while let Some(unit) = units.next().map_err(|fault| fault.to_string())? {
+        while let Some(unit) = units.next_unit().map_err(|fault| fault.to_string())? {
             self.record.receive(unit.writer, unit.number)?;
             self.world.tally.one(Count::WritesVerified);
             self.world.tally.add(Count::BytesVerifiedToDevices, unit.len as u64);
