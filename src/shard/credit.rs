@@ -42,7 +42,7 @@ impl Window {
 
     /// Takes the credit for a request with `data_bytes`, if it is free; gives `large` back where it is not.
     pub fn try_take(&self, data_bytes: usize, large: Option<Reservation>) -> Result<Credit, Option<Reservation>> {
-        let bytes = self.cost(data_bytes);
+        let bytes = self.permits(data_bytes);
         match self.0.free.try_acquire_many(bytes) {
             Ok(permit) => {
                 permit.forget();
@@ -55,10 +55,15 @@ impl Window {
     /// Waits until credit for `data_bytes` is free. May be raced.
     pub async fn free_for(&self, data_bytes: usize) {
         // The semaphore is never closed; the permit goes back at once, to be taken by `try_take`.
-        let _ = self.0.free.acquire_many(self.cost(data_bytes)).await;
+        let _ = self.0.free.acquire_many(self.permits(data_bytes)).await;
     }
 
-    fn cost(&self, data_bytes: usize) -> u32 {
+    /// What a request with `data_bytes` costs.
+    pub fn cost(&self, data_bytes: usize) -> usize {
+        self.permits(data_bytes) as usize
+    }
+
+    fn permits(&self, data_bytes: usize) -> u32 {
         u32::try_from(data_bytes.saturating_add(REQUEST_BYTES)).unwrap_or(u32::MAX).min(self.0.bytes_max)
     }
 }

@@ -42,12 +42,14 @@ pub enum Request {
         /// The commands of one read of its socket.
         commands: Vec<Command>,
     },
-    /// Let the device go that holds most of a session's credit.
+    /// Let the device go that holds most of a session's credit, if that is still short.
     LetGo {
         /// The port the session is joined to.
         port: PortId,
         /// The session that waits.
         session: SessionId,
+        /// What it waits for.
+        credit_bytes: usize,
         /// Told when it is done: what credit there was is back.
         reply: oneshot::Sender<()>,
     },

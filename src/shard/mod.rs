@@ -95,9 +95,9 @@ impl Shard {
                     commands.into_iter().for_each(|command| port.command(session, command));
                 }
             }
-            Request::LetGo { port, session, reply } => {
+            Request::LetGo { port, session, credit_bytes, reply } => {
                 if let Some(port) = self.ports.borrow().get(&port) {
-                    port.let_go(session);
+                    port.let_go(session, credit_bytes);
                 }
                 let _ = reply.send(());
             }

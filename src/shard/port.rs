@@ -204,9 +204,14 @@ impl Port {
         }
     }
 
-    /// Lets the device go that holds most of a session's credit, if any holds some.
-    pub fn let_go(&self, session: SessionId) {
+    /// Lets the device go that holds most of a session's credit, unless what the session waits for has come back
+    /// meanwhile. All that it has paid is here: its commands came before.
+    pub fn let_go(&self, session: SessionId, wanted_bytes: usize) {
         let devices = self.devices.borrow();
+        let held_bytes: usize = devices.values().map(|device| device.credit_of(session)).sum();
+        if held_bytes + wanted_bytes <= self.resources.limits().write_window_bytes_max {
+            return;
+        }
         let holding = devices.values().map(|device| (device.credit_of(session), device));
         if let Some((credit_bytes @ 1.., device)) = holding.max_by_key(|(credit_bytes, _)| *credit_bytes) {
             tracing::warn!(

@@ -142,7 +142,8 @@ impl Session {
         let free = tokio::time::timeout(step, self.window.free_for(data_bytes)).await;
         if free.is_err() && since.elapsed() >= limit {
             let (reply, done) = oneshot::channel();
-            let request = Request::LetGo { port: self.port, session: self.id, reply };
+            let credit_bytes = self.window.cost(data_bytes);
+            let request = Request::LetGo { port: self.port, session: self.id, credit_bytes, reply };
             self.resources.shared.peers.ask_home(self.port, request).await;
             // Before credit is looked for again: one device is enough, if it is.
             let _ = done.await;
