@@ -328,7 +328,7 @@ fn pings_that_nobody_reads_the_answers_of_cost_nothing(shards: usize) {
 }
 
 fn a_driver_that_dies_with_much_unread_is_noticed_at_once(shards: usize) {
-    Setup::new(shards).run(|daemon| {
+    Setup::new(shards).limit("linger-ms-max", 500).run(|daemon| {
         for how in 0..3 {
             let (mut wire, mut device, _) = joined(daemon, "127.0.0.1");
             assert!(device.send_until_blocked(1, ENDLESS, Duration::from_millis(300)) < ENDLESS);

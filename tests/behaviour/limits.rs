@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::harness::raise_descriptor_limit;
 use crate::harness::{
-    Addr, BASES, Daemon, Device, Driver, Event, Setup, cpu_time, eventually, fds, free_port, is_root, resident_bytes,
+    Addr, BASES, Daemon, Device, Driver, Event, Setup, Transport, cpu_time, eventually, fds, free_port, is_root,
+    pattern, raise_descriptor_limit, resident_bytes,
 };
 
 scenarios! {
@@ -15,6 +15,7 @@ scenarios! {
     devices_of_one_port_make_room_for_those_of_another,
     idle_devices_cost_little_memory,
     idle_drivers_cost_little_memory,
+    memory_that_sessions_took_comes_back,
     silent_connections_leave_descriptors_to_drivers_and_devices,
     an_ordinary_user_is_enough_and_no_file_is_written,
 }
@@ -196,6 +197,32 @@ fn idle_drivers_cost_little_memory(shards: usize) {
         // The original takes 40,000 to 46,000.
         assert!(each < 30_000, "{each} bytes a driver");
         drop((warm, drivers));
+    });
+}
+
+fn memory_that_sessions_took_comes_back(shards: usize) {
+    const LARGE: usize = 900_000;
+    // Room for two sessions, one of them with a large message; what one kept would keep the next out.
+    let setup = Setup::new(shards).limit("outbox-bytes-max", 1 << 20).limit("write-window-bytes-max", 1 << 19);
+    setup.limit("session-memory-bytes-max", 9 << 19).limit("flush-ms-max", 1_000).run(|daemon| {
+        for round in 0..12 {
+            let port = free_port();
+            let join = || daemon.try_join(Transport::Tcp, &port.to_string(), "127.0.0.1").ok();
+            let mut one = eventually("a session has room", join);
+            let mut other = eventually("two sessions have room", join);
+            let mut device = Device::connect("127.0.0.1", port);
+            let addr = one.opened();
+            other.opened();
+            one.write(&addr, &pattern(round, 0, LARGE));
+            if round % 2 == 0 {
+                device.expect(&pattern(round, 0, LARGE));
+            }
+            match round % 3 {
+                0 => one.leave(),
+                1 => one.reset(),
+                _ => one.send(vec![9]),
+            }
+        }
     });
 }
 

@@ -12,6 +12,11 @@ scenarios! {
     a_late_driver_that_reads_late_is_told_a_lawful_story,
 }
 
+/// A daemon that logs no device, and gives up soon what makes no progress.
+fn setup(shards: usize) -> Setup {
+    Setup::new(shards).variable("LOG_LEVEL", "info").limit("flush-ms-max", 2_000)
+}
+
 /// Numbers that differ from call to call and not from run to run.
 struct Numbers(u64);
 
@@ -92,7 +97,7 @@ fn join_and_leave(daemon: &Daemon, port: u16, seed: u64, done: &AtomicBool) -> u
 }
 
 fn whatever_comes_and_goes_each_driver_is_told_a_lawful_story(shards: usize) {
-    Setup::new(shards).variable("LOG_LEVEL", "info").run(|daemon| {
+    setup(shards).run(|daemon| {
         let port = free_port();
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -114,7 +119,7 @@ fn whatever_comes_and_goes_each_driver_is_told_a_lawful_story(shards: usize) {
 
 fn however_a_device_ends_at_once_by_several_causes_it_is_closed_once(shards: usize) {
     const COUNT: usize = 150;
-    Setup::new(shards).variable("LOG_LEVEL", "info").run(|daemon| {
+    setup(shards).run(|daemon| {
         let port = free_port();
         let mut drivers: Vec<_> = (0..3).map(|_| daemon.wire(Transport::Tcp, port, "127.0.0.1")).collect();
         for id in 0..COUNT {
@@ -153,7 +158,7 @@ fn however_a_device_ends_at_once_by_several_causes_it_is_closed_once(shards: usi
 
 fn a_late_driver_that_reads_late_is_told_a_lawful_story(shards: usize) {
     const COUNT: usize = 600;
-    Setup::new(shards).limit("outbox-bytes-max", 204_800).variable("LOG_LEVEL", "info").run(|daemon| {
+    setup(shards).limit("outbox-bytes-max", 204_800).run(|daemon| {
         let port = free_port();
         let mut early = daemon.wire(Transport::Tcp, port, "127.0.0.1");
         let devices: Vec<_> = (0..COUNT)

@@ -109,7 +109,7 @@ fn a_reply_followed_by_close_arrives_whole(shards: usize) {
 }
 
 fn a_reply_followed_by_close_arrives_whole_though_nobody_read_what_the_device_sent(shards: usize) {
-    Setup::new(shards).run(|daemon| {
+    Setup::new(shards).limit("flush-ms-max", 2_000).run(|daemon| {
         let (mut driver, mut device, addr) = joined(daemon);
         // The driver reads nothing, so that in the end the daemon cannot either.
         let sent = device.send_until_blocked(7, 64 << 20, Duration::from_millis(500));

@@ -1,12 +1,13 @@
 //! A driver as drivers are: a WebSocket library that answers pings and echoes the close, and typed messages.
 
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::Socket;
 use tungstenite::protocol::{CloseFrame, Role, frame::coding::CloseCode};
 use tungstenite::{Error, Message, WebSocket};
 
+use super::PATIENCE;
 use super::message::{self, Addr, Event};
 
 /// A joined driver; every wait on it is bounded.
@@ -21,13 +22,15 @@ impl Driver {
 
     /// The next message that is no ping and no pong.
     pub fn message(&mut self) -> Message {
-        loop {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
             match self.socket.read() {
                 Ok(Message::Ping(_) | Message::Pong(_)) => {}
                 Ok(message) => return message,
                 Err(error) => panic!("no message: {error}"),
             }
         }
+        panic!("nothing but pings and pongs for {PATIENCE:?}");
     }
 
     /// The next event.
@@ -102,7 +105,8 @@ impl Driver {
 
     /// Reads on until the connection has ended, whatever comes before.
     pub fn ends(&mut self) {
-        loop {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
             match self.socket.read() {
                 Ok(_) => {}
                 Err(Error::ConnectionClosed | Error::AlreadyClosed | Error::Protocol(_)) => return,
@@ -112,6 +116,7 @@ impl Driver {
                 Err(error) => panic!("the daemon does not end the connection: {error}"),
             }
         }
+        panic!("the connection goes on for {PATIENCE:?}");
     }
 
     /// Says goodbye and waits for the daemon's; what comes in between is passed over.

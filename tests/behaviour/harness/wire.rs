@@ -2,10 +2,11 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
+use super::PATIENCE;
 use super::message::Event;
 
 /// The opcodes of RFC 6455, section 5.2.
@@ -95,11 +96,13 @@ impl Wire {
 
     /// The next frame that is no ping and no pong.
     pub fn data_frame(&mut self) -> Frame {
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let frame = self.frame();
             if !matches!(frame.opcode(), 9 | 10) {
                 return frame;
             }
+            assert!(Instant::now() < deadline, "nothing but pings and pongs for {PATIENCE:?}");
         }
     }
 
@@ -112,11 +115,13 @@ impl Wire {
 
     /// Reads on to the close frame; messages before it are passed over.
     pub fn close_reason(&mut self) -> (u16, String) {
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let frame = self.frame();
             if frame.opcode() == Opcode::Close as u8 {
                 return frame.close_reason();
             }
+            assert!(Instant::now() < deadline, "no close frame for {PATIENCE:?}");
         }
     }
 
