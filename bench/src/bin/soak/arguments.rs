@@ -36,7 +36,7 @@ pub struct Arguments {
     #[arg(long, value_name = "PATH")]
     pub daemon: PathBuf,
     /// The first of 40 port numbers that are used
-    #[arg(long, default_value = "24000")]
+    #[arg(long, default_value = "14000")]
     pub base_port: u16,
     /// Drivers that come and go
     #[arg(long, default_value = "16")]
