@@ -4,9 +4,10 @@
 //! thread only waits: for a signal, for shards to drain, for the deadline.
 //! **Not here.** Settings (`config`), what a shard does (`shard`, `edge`).
 
-use crate::config::{self, Config, Pin};
+use crate::config::{self, Config, DaemonSecrets, Pin};
 use crate::edge::api::Api;
 use crate::edge::session::session_bytes_max;
+use crate::logging::LogFormat;
 use crate::policy::ending::ProcessEnd;
 use crate::policy::token::Token;
 use crate::shard::mailbox::{Peers, Request};
@@ -25,9 +26,9 @@ use tokio::sync::mpsc;
 
 /// The first kernel with everything that a ring is set up with (single issuer).
 const KERNEL_MIN: (u32, u32) = (6, 0);
-/// How long locked memory is waited for, which an earlier process may just have given back.
-const LOCKED_MEMORY_WAIT: Duration = Duration::from_secs(3);
-const LOCKED_MEMORY_STEP: Duration = Duration::from_millis(100);
+/// How long a start waits for what an earlier process has not given back yet: locked memory, or the API's address.
+const RESTART_WAIT: Duration = Duration::from_secs(3);
+const RESTART_STEP: Duration = Duration::from_millis(50);
 /// Room for signals and ends of shards while nobody takes events.
 const EVENTS_BEYOND_SHARDS: usize = 16;
 
@@ -103,6 +104,7 @@ pub fn run(mut config: Config) -> Result<ProcessEnd, StartError> {
     check_kernel()?;
     let descriptors = raise_descriptor_limit();
     config.limits.devices_max = config::devices_max(descriptors, config.limits.devices_max);
+    config.limits.handshakes_max = config::handshakes_max(descriptors, config.limits.handshakes_max);
     let (events, mut happened) = mpsc::channel(config.shards + EVENTS_BEYOND_SHARDS);
     watch_signals(events.clone())?;
     let peers = start_shards(&config, events)?;
@@ -125,10 +127,11 @@ pub fn run(mut config: Config) -> Result<ProcessEnd, StartError> {
 
 /// Opens the API and starts a thread for each shard, which tells of its start and of its end.
 fn start_shards(config: &Config, events: mpsc::Sender<Event>) -> Result<Peers, StartError> {
-    let address = config.api_address;
-    let listeners = sockets::open_api(address, config.shards).map_err(|error| StartError::Listen { address, error })?;
+    let listeners = open_api(config)?;
     let (peers, mailboxes) = Peers::new(config.shards);
-    let shared = Shared::new(config.limits, peers.clone());
+    let shared = Shared::new(config.limits, config.access.clone(), peers.clone());
+    let DaemonSecrets { secret, next, .. } = &config.secrets;
+    let token = Token::new(secret.expose().to_owned(), next.as_ref().map(|next| next.expose().to_owned()));
     let cores = match config.pin {
         Pin::On => core_affinity::get_core_ids().unwrap_or_default(),
         Pin::Off => Vec::new(),
@@ -139,7 +142,7 @@ fn start_shards(config: &Config, events: mpsc::Sender<Event>) -> Result<Peers, S
             shards: config.shards,
             core: (!cores.is_empty()).then(|| cores[shard % cores.len()]),
             shared: shared.clone(),
-            token: Token::new(config.secret.expose().to_owned()),
+            token: token.clone(),
             events: events.clone(),
         };
         std::thread::Builder::new()
@@ -148,6 +151,25 @@ fn start_shards(config: &Config, events: mpsc::Sender<Event>) -> Result<Peers, S
             .map_err(StartError::Thread)?;
     }
     Ok(peers)
+}
+
+/// Opens the API's listeners, waiting a while for an address in use: a daemon that was killed leaves it so until the
+/// kernel has taken its ring apart.
+fn open_api(config: &Config) -> Result<Vec<socket2::Socket>, StartError> {
+    let address = config.api_address;
+    let until = Instant::now() + RESTART_WAIT;
+    loop {
+        match sockets::open_api(address, config.shards) {
+            Ok(listeners) => return Ok(listeners),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => pause(),
+            Err(error) => return Err(StartError::Listen { address, error }),
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "nothing runs on this thread yet")]
+fn pause() {
+    std::thread::sleep(RESTART_STEP);
 }
 
 /// What one shard's thread is made of. Its end, a panic included, is told when it drops.
@@ -190,12 +212,12 @@ impl ShardThread {
     /// A ring and its runtime, waiting for locked memory a while.
     fn make_runtime(&self) -> Result<tokio_uring::Runtime, StartError> {
         let entries = self.shared.limits.ring_entries;
-        let until = Instant::now() + LOCKED_MEMORY_WAIT;
+        let until = Instant::now() + RESTART_WAIT;
         loop {
             match ring::runtime(entries) {
                 Ok(runtime) => return Ok(runtime),
                 Err(error) if error.kind() == io::ErrorKind::OutOfMemory && Instant::now() < until => {
-                    std::thread::sleep(LOCKED_MEMORY_STEP);
+                    pause();
                 }
                 Err(error) if error.kind() == io::ErrorKind::OutOfMemory => return Err(self.locked_memory()),
                 Err(error) if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied) => {
@@ -257,6 +279,9 @@ fn log_start(config: &Config, descriptors: u64) {
         worst_case_mib = (sessions.saturating_add(buffers).saturating_add(devices)) / MIB,
         "dispatch serves"
     );
+    if config.log_format == LogFormat::Readable {
+        tracing::info!("to see it work: `dispatch listen tcp 6001` is a driver, and `nc 127.0.0.1 6001` a device");
+    }
 }
 
 /// Turns SIGTERM and SIGINT into events, on a thread of its own.

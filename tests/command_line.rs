@@ -59,7 +59,7 @@ fn help_is_grouped_and_shows_units_defaults_and_variables() {
     let output = dispatch(&["--help"], &[]);
     assert!(output.status.success());
     let help = text(&output.stdout);
-    for heading in ["Actions", "Listening:", "Shards:", "Drivers:", "Devices:", "Memory:", "Logging:"] {
+    for heading in ["Actions", "Listening:", "Access:", "Shards:", "Drivers:", "Devices:", "Memory:", "Logging:"] {
         assert!(help.lines().any(|line| line.starts_with(heading)), "{heading}\n{help}");
     }
     for part in [
@@ -88,6 +88,9 @@ fn a_bad_setting_is_one_line_that_names_it_and_exit_code_two() {
     refused(&[], &[("LOG_LEVEL", "loud")], "--log-level (LOG_LEVEL)");
     refused(&[], &[("DISPATCH_PING_INTERVAL_MS", "80000")], "--driver-silence-ms-max (DISPATCH_DRIVER_SILENCE_MS_MAX)");
     refused(&["--frobnicate"], &[], "--frobnicate");
+    refused(&["--allow-ports", "2000-1000"], &[], "--allow-ports (DISPATCH_ALLOW_PORTS)");
+    refused(&[], &[("DISPATCH_ALLOW_SOURCES", "somewhere")], "--allow-sources (DISPATCH_ALLOW_SOURCES)");
+    refused(&[], &[("DISPATCH_UDP_EGRESS", "none")], "--udp-egress (DISPATCH_UDP_EGRESS)");
     refused(&["-v", "-r"], &[], "--version");
     refused(&["-c", "https://127.0.0.1/"], &[], "--curl");
     refused(&["listen", "tcp"], &[], "<PORT>");
@@ -98,6 +101,9 @@ fn a_secret_that_is_empty_or_missing_in_production_keeps_the_daemon_from_startin
     refused(&[], &[("PLACE_SERVER_SECRET", "")], "PLACE_SERVER_SECRET");
     refused(&[], &[("SERVER_SECRET", " ")], "SERVER_SECRET");
     refused(&[], &[("SG_ENV", "production")], "PLACE_SERVER_SECRET");
+    refused(&[], &[("PLACE_SERVER_SECRET_NEXT", "")], "PLACE_SERVER_SECRET_NEXT");
+    refused(&[], &[("SERVER_SECRET_NEXT", " ")], "SERVER_SECRET_NEXT");
+    refused(&[], &[("SERVER_SECRET_NEXT", "testing")], "SERVER_SECRET_NEXT");
 }
 
 #[test]
@@ -107,6 +113,9 @@ fn a_secret_is_never_printed() {
         dispatch(&["--help"], &[secret]),
         dispatch(&["-p", "none"], &[secret]),
         dispatch(&["listen", "tcp", "1", "--url", "http://127.0.0.1:0"], &[secret]),
+        dispatch(&["--help"], &[secret, ("SERVER_SECRET_NEXT", secret.1)]),
+        dispatch(&[], &[secret, ("SERVER_SECRET_NEXT", secret.1)]),
+        dispatch(&["-p", "none"], &[("SERVER_SECRET", "other"), ("SERVER_SECRET_NEXT", secret.1)]),
     ];
     for output in runs {
         let printed = text(&output.stdout) + &text(&output.stderr);

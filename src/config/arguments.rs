@@ -10,12 +10,15 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::http_url::HttpUrl;
 use super::limit_arguments::{DeviceArguments, DriverArguments, MemoryArguments, RingArguments};
+use crate::policy::access::{Egress, PortRanges};
 use crate::policy::port_id::Transport;
+use crate::policy::sources::Sources;
 
 const AFTER_HELP: &str = "\
 Every variable may also stand in a file of its name under SECRETS_PATH (/run/secrets unless set). A flag goes before \
 its variable, a variable before its file. The secret that drivers must show has no flag: it is the first that is set \
-of PLACE_SERVER_SECRET and SERVER_SECRET.";
+of PLACE_SERVER_SECRET and SERVER_SECRET. While drivers change to another, that one is PLACE_SERVER_SECRET_NEXT or \
+SERVER_SECRET_NEXT; both are let in.";
 
 const AFTER_LISTEN_HELP: &str = "\
 What is typed goes to the last device that sent or connected; `@ID TEXT` (tcp) or `@IP:PORT TEXT` (udp) goes to that \
@@ -37,6 +40,8 @@ pub(super) struct Arguments {
     pub(super) actions: ActionArguments,
     #[command(flatten)]
     pub(super) listening: ListeningArguments,
+    #[command(flatten)]
+    pub(super) access: AccessArguments,
     #[command(flatten)]
     pub(super) shards: ShardArguments,
     #[command(flatten)]
@@ -82,6 +87,22 @@ pub(super) struct ListeningArguments {
     #[arg(short = 'p', long, value_name = "PORT", env = "SG_SERVER_PORT")]
     #[arg(default_value = "3000", value_parser = number::<u16>(1, 65_535))]
     pub(super) port: u16,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Access")]
+pub(super) struct AccessArguments {
+    /// Ports that drivers may open, such as `2000-2999,161`; a join of another is refused (403)
+    #[arg(long, value_name = "PORTS", env = "DISPATCH_ALLOW_PORTS")]
+    #[arg(default_value = "1-65535", value_parser = PortRanges::parse)]
+    pub(super) allow_ports: PortRanges,
+    /// Addresses and CIDR blocks that drivers may accept devices from; a join with an entry outside is refused (403)
+    #[arg(long, value_name = "SOURCES", env = "DISPATCH_ALLOW_SOURCES")]
+    #[arg(default_value = "0.0.0.0/0,::/0", value_parser = Sources::parse)]
+    pub(super) allow_sources: Sources,
+    /// Where drivers may send datagrams: to `any` address, as to broadcasts, or to those that they have `accepted`
+    #[arg(long, value_name = "RULE", env = "DISPATCH_UDP_EGRESS", default_value = "any", value_parser = Egress::parse)]
+    pub(super) udp_egress: Egress,
 }
 
 #[derive(Debug, Args)]

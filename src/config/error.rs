@@ -77,6 +77,15 @@ pub enum ConfigError {
         origin: Origin,
     },
 
+    /// A next secret that is the secret: a rotation that would change nothing.
+    #[error("{variable}: the next secret from {origin} is the one that is in use; set it to another, or remove it")]
+    SecretsEqual {
+        /// The variable.
+        variable: String,
+        /// Where it was found.
+        origin: Origin,
+    },
+
     /// Production on the built-in secret.
     #[error(
         "PLACE_SERVER_SECRET: no secret is set, and SG_ENV=production does not start on the built-in one; \

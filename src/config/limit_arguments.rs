@@ -55,6 +55,11 @@ pub(super) struct DriverArguments {
     #[arg(long, value_name = "COUNT", env = "DISPATCH_SESSIONS_MAX")]
     #[arg(default_value = "0", value_parser = count(COUNT_MAX))]
     sessions_max: usize,
+    /// Connections to the API that have not joined; above it the one that waits longest is let go. At most half of the
+    /// descriptors that are kept from devices
+    #[arg(long, value_name = "COUNT", env = "DISPATCH_HANDSHAKES_MAX")]
+    #[arg(default_value = "512", value_parser = count(COUNT_MAX))]
+    handshakes_max: usize,
     /// Open ports in all; more are refused (503). 0 for no number
     #[arg(long, value_name = "COUNT", env = "DISPATCH_PORTS_MAX", default_value = "0", value_parser = count(131_072))]
     ports_max: usize,
@@ -155,6 +160,7 @@ pub(super) fn limits(
         devices_max: devices.devices_max,
         devices_per_port_max: devices.devices_per_port_max,
         sessions_max: drivers.sessions_max,
+        handshakes_max: drivers.handshakes_max,
         ports_max: drivers.ports_max,
         linger_time_max: drivers.linger_ms_max,
         drain_time_max: drivers.drain_ms_max,

@@ -17,9 +17,19 @@ const MEMORY_BYTES_FALLBACK: u64 = 512 * 1024 * 1024;
 ///
 /// The limit less a reserve of 5 %, at least 64, is never exceeded, whatever the setting; at least one device is.
 pub fn devices_max(descriptors: u64, setting: usize) -> usize {
-    let reserve = (descriptors / 20).max(DESCRIPTORS_RESERVED_MIN);
-    let room = usize::try_from(descriptors.saturating_sub(reserve)).unwrap_or(usize::MAX).max(1);
+    let room = usize::try_from(descriptors.saturating_sub(reserve(descriptors))).unwrap_or(usize::MAX).max(1);
     if setting == 0 { room } else { setting.min(room) }
+}
+
+/// How many connections to the API may wait to join: the setting, but no more than half of the descriptors that are kept
+/// from devices, so that the other half is there for drivers.
+pub fn handshakes_max(descriptors: u64, setting: usize) -> usize {
+    let room = usize::try_from(reserve(descriptors) / 2).unwrap_or(usize::MAX);
+    setting.min(room)
+}
+
+fn reserve(descriptors: u64) -> u64 {
+    (descriptors / 20).max(DESCRIPTORS_RESERVED_MIN)
 }
 
 /// Half of what this process may use: of its control group's limit, else of the machine's memory. In bytes.
@@ -91,6 +101,13 @@ mod tests {
         assert_eq!(devices_max(1_024, 5_000), 960);
         assert_eq!(devices_max(10, 0), 1);
         assert_eq!(devices_max(u64::MAX, 0), usize::try_from(u64::MAX - u64::MAX / 20).unwrap());
+    }
+
+    #[test]
+    fn connections_that_have_not_joined_leave_descriptors_to_drivers() {
+        assert_eq!(handshakes_max(1_024, 512), 32);
+        assert_eq!(handshakes_max(20_000, 512), 500);
+        assert_eq!(handshakes_max(1_000_000, 512), 512);
     }
 
     #[test]

@@ -25,14 +25,15 @@ pub use self::arguments::{ListenArguments, Pin};
 pub use self::environment::{Environment, Origin};
 pub use self::error::ConfigError;
 pub use self::http_url::HttpUrl;
-pub use self::memory::devices_max;
-pub use self::secret::{Secret, SecretStrength};
+pub use self::memory::{devices_max, handshakes_max};
+pub use self::secret::{DaemonSecrets, Secret, SecretStrength};
 pub use self::settings::{Setting, settings, settings_table};
 
 use self::arguments::{Arguments, Command, resolve};
 use self::parse::{from_environment, help, refusal, with_environment, without_environment, without_repeated_name};
-use self::secret::{find_daemon_secret, find_secret};
+use self::secret::{find_daemon_secrets, find_secret};
 use crate::logging::LogFormat;
+use crate::policy::access::Access;
 use crate::policy::limits::Limits;
 
 /// Everything the daemon is told at start-up.
@@ -49,9 +50,9 @@ pub struct Config {
     /// A checked filter; `None` for the format's own level.
     pub log_filter: Option<String>,
     /// What drivers must show.
-    pub secret: Secret,
-    /// How far the secret can be trusted.
-    pub secret_strength: SecretStrength,
+    pub secrets: DaemonSecrets,
+    /// What drivers may do.
+    pub access: Access,
     /// The bounds. Its `devices_max` is the setting itself, 0 included: pass it through `devices_max` once the
     /// descriptor limit is known.
     pub limits: Limits,
@@ -121,7 +122,7 @@ impl Invocation {
 impl Config {
     /// What an operator should be told about the settings once the log is open.
     pub fn warning(&self) -> Option<&'static str> {
-        match (self.secret_strength, self.log_format) {
+        match (self.secrets.strength, self.log_format) {
             (SecretStrength::Own, _) => None,
             (_, LogFormat::Json) => Some("the secret is `testing`, which anyone can guess"),
             (SecretStrength::WellKnown, LogFormat::Readable) => None,
@@ -149,7 +150,7 @@ fn action(arguments: &Arguments, environment: &Environment) -> Result<Option<Inv
 
 fn check(arguments: &Arguments, environment: &Environment) -> Result<Config, ConfigError> {
     let production = arguments.logging.environment.trim() == "production";
-    let (secret, secret_strength) = find_daemon_secret(environment, production)?;
+    let secrets = find_daemon_secrets(environment, production)?;
     let limits = limit_arguments::limits(&arguments.drivers, &arguments.devices, &arguments.memory, &arguments.ring);
     check_together(&limits)?;
     let host = &arguments.listening.host;
@@ -165,8 +166,13 @@ fn check(arguments: &Arguments, environment: &Environment) -> Result<Config, Con
         pin: arguments.shards.pin,
         log_format: if production { LogFormat::Json } else { LogFormat::Readable },
         log_filter: Some(arguments.logging.log_level.clone()).filter(|filter| !filter.is_empty()),
-        secret,
-        secret_strength,
+        secrets,
+        access: Access {
+            ports: arguments.access.allow_ports.clone(),
+            sources: arguments.access.allow_sources.clone(),
+            udp_egress: arguments.access.udp_egress,
+            api_port: arguments.listening.port,
+        },
         limits,
     })
 }
@@ -198,8 +204,11 @@ fn contradiction(id: &str, reason: String) -> ConfigError {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::num::NonZeroU16;
+
     use super::environment::tests::Directory;
     use super::*;
+    use crate::policy::access::Egress;
     use crate::policy::port_id::Transport;
 
     fn parsed(
@@ -320,6 +329,28 @@ mod tests {
         assert!(!format!("{own:?}").contains("hunter2"));
         let on_purpose = config(&[], &[production, ("SERVER_SECRET", "testing")], &[]);
         assert!(on_purpose.warning().is_some());
+    }
+
+    #[test]
+    fn what_drivers_may_do_is_everything_unless_it_is_said() {
+        let everything = config(&[], &[], &[]).access;
+        let port = |number| NonZeroU16::new(number).unwrap();
+        assert!(everything.ports.contains(port(1)) && everything.ports.contains(port(65_535)));
+        assert!(everything.sources.accepts([10, 0, 0, 1].into()) && everything.sources.accepts([1u16; 8].into()));
+        assert_eq!((everything.udp_egress, everything.api_port), (Egress::Any, 3_000));
+        let variables = [("DISPATCH_ALLOW_PORTS", "161, 2000-2999"), ("DISPATCH_ALLOW_SOURCES", "10.0.0.0/8")];
+        let some = config(&["--udp-egress", "accepted", "-p", "8080"], &variables, &[]).access;
+        assert!(some.ports.contains(port(161)) && !some.ports.contains(port(162)));
+        assert!(!some.sources.accepts([11, 0, 0, 1].into()));
+        assert_eq!((some.udp_egress, some.api_port), (Egress::Accepted, 8_080));
+        for (flag, value, part) in [
+            ("--allow-ports", "5-3", "ends before it begins"),
+            ("--allow-sources", "10.0.0.300", "neither an address"),
+            ("--udp-egress", "all", "one of any, accepted"),
+        ] {
+            let refused = line(&[flag, value], &[], &[]);
+            assert!(refused.starts_with(&format!("{flag} (DISPATCH_")) && refused.contains(part), "{refused}");
+        }
     }
 
     #[test]

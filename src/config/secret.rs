@@ -1,15 +1,19 @@
-//! The secret that drivers must show: where it comes from, and a type that never prints it.
+//! The secret that drivers must show and the one that is to follow it: where they come from, and a type that never
+//! prints them.
 //!
 //! **Invariants.** A `Secret` shows its text through `expose` only; no error here carries one; it is never empty.
 //! **Not here.** Comparing a driver's token with it (`policy::token`).
 
 use std::fmt;
 
-use super::environment::Environment;
+use super::environment::{Environment, Origin};
 use super::error::ConfigError;
 
 /// The variables that may hold the secret; the first that is set counts.
 pub const SECRET_VARIABLES: [&str; 2] = ["PLACE_SERVER_SECRET", "SERVER_SECRET"];
+
+/// The variables that may hold the secret that is to follow; the first that is set counts.
+pub const NEXT_SECRET_VARIABLES: [&str; 2] = ["PLACE_SERVER_SECRET_NEXT", "SERVER_SECRET_NEXT"];
 
 /// What serves where no secret is set. Anyone can read it here, so it is refused in production.
 const BUILT_IN: &str = "testing";
@@ -46,29 +50,61 @@ pub enum SecretStrength {
 ///
 /// Blanks around it are trimmed, as they are around a driver's token.
 pub fn find_secret(environment: &Environment) -> Result<(Secret, SecretStrength), ConfigError> {
-    for variable in SECRET_VARIABLES {
+    Ok(match find_first(environment, SECRET_VARIABLES)? {
+        Some(found) => (found.secret, found.strength),
+        None => (Secret(BUILT_IN.to_owned()), SecretStrength::BuiltIn),
+    })
+}
+
+/// What the daemon lets in.
+#[derive(Debug, Clone)]
+pub struct DaemonSecrets {
+    /// The secret.
+    pub secret: Secret,
+    /// Another that is let in as well, so that drivers can change from one to the other while the daemon runs.
+    pub next: Option<Secret>,
+    /// How far the weaker of them can be trusted.
+    pub strength: SecretStrength,
+}
+
+/// The daemon's own rules on top of `find_secret`: production does not start on the built-in secret, and a secret that
+/// is to follow differs from it.
+pub(super) fn find_daemon_secrets(environment: &Environment, production: bool) -> Result<DaemonSecrets, ConfigError> {
+    let (secret, strength) = find_secret(environment)?;
+    if production && strength == SecretStrength::BuiltIn {
+        return Err(ConfigError::SecretMissing);
+    }
+    let Some(next) = find_first(environment, NEXT_SECRET_VARIABLES)? else {
+        return Ok(DaemonSecrets { secret, next: None, strength });
+    };
+    if next.secret == secret {
+        return Err(ConfigError::SecretsEqual { variable: next.variable.to_owned(), origin: next.origin });
+    }
+    let strength = if strength == SecretStrength::Own { next.strength } else { strength };
+    Ok(DaemonSecrets { secret, next: Some(next.secret), strength })
+}
+
+/// A secret that was set.
+struct Found {
+    secret: Secret,
+    strength: SecretStrength,
+    variable: &'static str,
+    origin: Origin,
+}
+
+fn find_first(environment: &Environment, variables: [&'static str; 2]) -> Result<Option<Found>, ConfigError> {
+    for variable in variables {
         let Some((text, origin)) = environment.find(variable)? else {
             continue;
         };
         let text = text.trim();
-        return match text {
-            "" => Err(ConfigError::EmptySecret { variable: variable.to_owned(), origin }),
-            BUILT_IN => Ok((Secret(text.to_owned()), SecretStrength::WellKnown)),
-            _ => Ok((Secret(text.to_owned()), SecretStrength::Own)),
-        };
+        if text.is_empty() {
+            return Err(ConfigError::EmptySecret { variable: variable.to_owned(), origin });
+        }
+        let strength = if text == BUILT_IN { SecretStrength::WellKnown } else { SecretStrength::Own };
+        return Ok(Some(Found { secret: Secret(text.to_owned()), strength, variable, origin }));
     }
-    Ok((Secret(BUILT_IN.to_owned()), SecretStrength::BuiltIn))
-}
-
-/// The daemon's own rule on top of `find_secret`: production does not start on the built-in secret.
-pub(super) fn find_daemon_secret(
-    environment: &Environment,
-    production: bool,
-) -> Result<(Secret, SecretStrength), ConfigError> {
-    match find_secret(environment)? {
-        (_, SecretStrength::BuiltIn) if production => Err(ConfigError::SecretMissing),
-        found => Ok(found),
-    }
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -113,9 +149,53 @@ mod tests {
         let (secret, strength) = found(&[], &[]).unwrap();
         assert_eq!((secret.expose(), strength), ("testing", SecretStrength::BuiltIn));
         let directory = Directory::with(&[]);
-        assert!(matches!(find_daemon_secret(&directory.environment(&[]), true), Err(ConfigError::SecretMissing)));
+        assert!(matches!(find_daemon_secrets(&directory.environment(&[]), true), Err(ConfigError::SecretMissing)));
         let on_purpose = directory.environment(&[("SERVER_SECRET", "testing")]);
-        assert_eq!(find_daemon_secret(&on_purpose, true).unwrap().1, SecretStrength::WellKnown);
+        assert_eq!(find_daemon_secrets(&on_purpose, true).unwrap().strength, SecretStrength::WellKnown);
+    }
+
+    fn next(variables: &[(&str, &str)], files: &[(&str, &str)]) -> Result<Option<String>, ConfigError> {
+        let directory = Directory::with(files);
+        let secrets = find_daemon_secrets(&directory.environment(variables), true)?;
+        Ok(secrets.next.map(|next| next.expose().to_owned()))
+    }
+
+    #[test]
+    fn a_next_secret_is_found_as_the_secret_is() {
+        let own = ("SERVER_SECRET", "own");
+        let both = [own, ("PLACE_SERVER_SECRET_NEXT", "a"), ("SERVER_SECRET_NEXT", "b")];
+        assert_eq!(next(&[own], &[]).unwrap(), None);
+        assert_eq!(next(&both, &[]).unwrap().as_deref(), Some("a"));
+        assert_eq!(next(&[own, both[2]], &both).unwrap().as_deref(), Some("a"));
+        assert_eq!(next(&[own, both[2]], &[("SERVER_SECRET_NEXT", "file")]).unwrap().as_deref(), Some("b"));
+        assert_eq!(next(&[own], &[("SERVER_SECRET_NEXT", "file\n")]).unwrap().as_deref(), Some("file"));
+        assert!(matches!(next(&[both[1]], &[]), Err(ConfigError::SecretMissing)));
+    }
+
+    #[test]
+    fn a_next_secret_that_is_empty_or_the_same_is_an_error_that_prints_no_secret() {
+        let own = ("PLACE_SERVER_SECRET", "hunter2");
+        for (variable, text, part) in [
+            ("PLACE_SERVER_SECRET_NEXT", " ", "empty"),
+            ("SERVER_SECRET_NEXT", "", "empty"),
+            ("SERVER_SECRET_NEXT", " hunter2 ", "in use"),
+        ] {
+            let error = next(&[own, (variable, text)], &[]).unwrap_err().to_string();
+            assert!(error.starts_with(variable) && error.contains(part) && !error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn two_secrets_are_as_strong_as_the_weaker() {
+        let strength = |secret, next| {
+            let variables = [("SERVER_SECRET", secret), ("SERVER_SECRET_NEXT", next)];
+            find_daemon_secrets(&Directory::with(&[]).environment(&variables), true).unwrap().strength
+        };
+        assert_eq!(strength("a", "b"), SecretStrength::Own);
+        assert_eq!(
+            (strength("testing", "b"), strength("a", "testing")),
+            (SecretStrength::WellKnown, SecretStrength::WellKnown)
+        );
     }
 
     #[test]

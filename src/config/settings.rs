@@ -9,7 +9,7 @@ use clap::{Arg, Command, CommandFactory};
 
 use super::arguments::Arguments;
 use super::environment::{SECRETS_PATH_DEFAULT, SECRETS_PATH_VARIABLE};
-use super::secret::SECRET_VARIABLES;
+use super::secret::{NEXT_SECRET_VARIABLES, SECRET_VARIABLES};
 
 /// One setting of the daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +51,9 @@ pub fn settings() -> Vec<Setting> {
         "`testing`",
         "The same, where the one above is not set; production needs one of both",
     ));
+    let [first_next, second_next] = NEXT_SECRET_VARIABLES;
+    settings.push(secret(first_next, "", "Another secret that is let in as well, while drivers change to it"));
+    settings.push(secret(second_next, "", "The same, where the one above is not set"));
     settings.push(secret(
         SECRETS_PATH_VARIABLE,
         &format!("`{SECRETS_PATH_DEFAULT}`"),

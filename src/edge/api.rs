@@ -4,8 +4,10 @@
 //! is refused leaves nothing behind: what it took drops with it. No token is logged.
 //! **Not here.** The table of routes (`routes`), and sessions once they are joined (`session`).
 
+use crate::edge::door::{Caller, Door, Refused};
+use crate::edge::handshakes::{Handshake, Handshakes};
 use crate::edge::routes::{self, Endpoint};
-use crate::edge::session::{Session, session_bytes_max};
+use crate::edge::session::{Place, Session, session_bytes_max};
 use crate::policy::counts::{Count, Statistics};
 use crate::policy::ending::JoinRefusal;
 use crate::policy::port_id::{PortId, Transport};
@@ -17,7 +19,7 @@ use crate::shard::accept;
 use crate::shard::mailbox::{Join, Request, ShardCount};
 use crate::shard::outbox::{self, Inbox};
 use crate::shard::resources::Resources;
-use crate::shard::ring::{self, Deadline, Listener, Receipt, Stream};
+use crate::shard::ring::{self, Listener, Receipt, Sent, Stream, Timer};
 use bytes::Bytes;
 use serde_json::json;
 use std::cell::Cell;
@@ -28,14 +30,19 @@ use tokio::sync::oneshot;
 
 /// The longest `X-Module-ID` that is logged.
 const MODULE_ID_BYTES_MAX: usize = 128;
+/// The longest accept list that is logged; every line of a session carries it.
+const ACCEPTED_CHARS_MAX: usize = 256;
+/// Bytes of a head that reserve no memory; a driver's is about 500.
+const HEAD_BYTES_FREE: usize = 4 << 10;
 /// Shard in the upper bits, a count in the lower: unique in the process without asking anyone.
 const SESSION_ID_SHARD_SHIFT: u32 = 48;
 
 /// One shard's API.
 pub struct Api {
     resources: Rc<Resources>,
-    token: Token,
+    door: Door,
     next_session: Cell<u64>,
+    handshakes: Handshakes,
 }
 
 /// What a request asks for, once it is checked.
@@ -74,7 +81,10 @@ impl Api {
     /// The API of the shard with these resources.
     pub fn new(resources: Rc<Resources>, token: Token) -> Rc<Self> {
         let first = (resources.shard as u64) << SESSION_ID_SHARD_SHIFT;
-        Rc::new(Api { resources, token, next_session: Cell::new(first) })
+        let limits = *resources.limits();
+        let handshakes = Handshakes::new((limits.handshakes_max / resources.shared.peers.shards()).max(1));
+        let door = Door::new(resources.clone(), token);
+        Rc::new(Api { resources, door, next_session: Cell::new(first), handshakes })
     }
 
     /// Accepts connections until the listener is stopped.
@@ -89,9 +99,10 @@ impl Api {
         if stream.set_nodelay().is_err() {
             return;
         }
+        let mut waiting = Some(self.handshakes.begin(&stream));
         let mut bytes = Vec::new();
         let ending = loop {
-            let turn = match self.next_request(&stream, &mut bytes).await {
+            let turn = match self.next_request(&stream, remote_ip, &mut bytes, waiting.as_mut()).await {
                 Ok(turn) => turn,
                 Err(NoHead::Gone) => return,
                 Err(NoHead::Refused(answer)) => {
@@ -106,10 +117,14 @@ impl Api {
                 Asked::Answer(answer) => answer,
                 Asked::Statistics => self.statistics().await,
                 Asked::Shards => self.shards().await,
-                Asked::Join(request) => match self.join(request, &stream, remote_ip, &request_id, &mut bytes).await {
-                    Ok(()) => return,
-                    Err(refusal) => refused(refusal),
-                },
+                Asked::Join(request) => {
+                    // It is a session's from here on, or else answered at once.
+                    waiting = None;
+                    match self.join(request, &stream, remote_ip, &request_id, &mut bytes).await {
+                        Ok(()) => return,
+                        Err(refusal) => refused(refusal),
+                    }
+                }
             };
             tracing::debug!(%remote_ip, request_id, status = answer.status, "answered");
             let mut out = Vec::new();
@@ -120,33 +135,45 @@ impl Api {
             if !self.send(&stream, out).await {
                 return;
             }
+            waiting.get_or_insert_with(|| self.handshakes.begin(&stream));
         };
         if self.send(&stream, ending).await {
             stream.shutdown(Shutdown::Write);
-            stream.linger(&self.resources.pool, self.resources.limits().linger_time_max).await;
+            let limits = self.resources.limits();
+            stream.linger(&self.resources.pool, limits.linger_time_max, limits.linger_time_max).await;
         }
     }
 
     /// Sends an answer, for as long as a head may take; a peer that does not read it is let go.
     async fn send(&self, stream: &Stream, out: Vec<u8>) -> bool {
-        let abandoned = stream.clone();
+        let slow = stream.clone();
         let time = self.resources.limits().request_head_time_max;
-        let deadline = ring::spawn(async move {
+        let _deadline = Timer::spawn(async move {
             tokio::time::sleep(time).await;
-            abandoned.abandon_send();
+            slow.abandon_send();
         });
-        let sent = stream.send_all(Bytes::from(out), |_| {}).await;
-        // A timer, so it may be aborted.
-        deadline.abort();
-        sent.is_ok()
+        matches!(stream.send_all(Bytes::from(out), |_| {}).await, Ok(Sent::Whole))
     }
 
-    /// Reads until `bytes` begins with a whole head.
-    async fn next_request(&self, stream: &Stream, bytes: &mut Vec<u8>) -> Result<Turn, NoHead> {
+    /// Reads until `bytes` begins with a whole head, and finds out what it asks for.
+    async fn next_request(
+        &self,
+        stream: &Stream,
+        remote_ip: IpAddr,
+        bytes: &mut Vec<u8>,
+        waiting: Option<&mut Handshake>,
+    ) -> Result<Turn, NoHead> {
         let limits = self.resources.limits();
-        let _deadline = Deadline::after(limits.request_head_time_max, stream);
+        let deadline = Timer::interrupt_after(limits.request_head_time_max, stream);
         let mut unseen = 0;
+        let mut memory = None;
         loop {
+            if bytes.len() > HEAD_BYTES_FREE && memory.is_none() {
+                memory = self.resources.shared.session_memory.reserve(limits.request_head_bytes_max);
+                if memory.is_none() {
+                    return Err(NoHead::Refused(error(503, "no room for a long request head")));
+                }
+            }
             // Empty lines before a request do not count (RFC 9112 section 2.2).
             let blank = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
             bytes.drain(..blank);
@@ -154,7 +181,10 @@ impl Api {
             // A head can only become whole, or wrong, with the end of a line.
             if bytes[unseen..].contains(&b'\n') {
                 match RequestHead::parse(bytes) {
-                    Ok(Some(head)) if head.head_bytes <= limits.request_head_bytes_max => return Ok(self.turn(&head)),
+                    Ok(Some(head)) if head.head_bytes <= limits.request_head_bytes_max => {
+                        drop(deadline);
+                        return Ok(self.turn(&head, remote_ip, waiting).await);
+                    }
                     Ok(Some(_)) => return Err(NoHead::Refused(error(431, "request head over the size limit"))),
                     Ok(None) => {}
                     Err(HeadError::TooManyHeaders) => {
@@ -177,18 +207,20 @@ impl Api {
         }
     }
 
-    fn turn(&self, head: &RequestHead) -> Turn {
+    async fn turn(&self, head: &RequestHead<'_>, remote_ip: IpAddr, waiting: Option<&mut Handshake>) -> Turn {
+        let request_id = head.request_id().map_or_else(new_request_id, str::to_owned);
         let has_body = head.has_body();
-        let keeps = head.keeps_alive() && !has_body;
         let asked = if has_body {
             Asked::Answer(error(413, "a request body is not taken"))
         } else {
-            self.route(head).unwrap_or_else(Asked::Answer)
+            self.route(head, remote_ip, &request_id, waiting).await.unwrap_or_else(Asked::Answer)
         };
+        let is_sent_away = matches!(&asked, Asked::Answer(answer) if answer.status == 429);
+        let keeps = head.keeps_alive() && !has_body && !is_sent_away;
         Turn {
             asked,
             head_bytes: head.head_bytes,
-            request_id: head.request_id().map_or_else(new_request_id, str::to_owned),
+            request_id,
             connection: if keeps { Connection::KeepAlive } else { Connection::Close },
             body: if head.method == "HEAD" { Body::Omitted } else { Body::Sent },
         }
@@ -197,8 +229,14 @@ impl Api {
     /// What a request asks for.
     ///
     /// # Errors
-    /// The answer that refuses it: 404, 405, 401, 422 and 400, 426, in this order.
-    fn route(&self, head: &RequestHead) -> Result<Asked, Answer> {
+    /// The answer that refuses it: 404, 405, 429, 401, 422 and 400, 426, in this order.
+    async fn route(
+        &self,
+        head: &RequestHead<'_>,
+        remote_ip: IpAddr,
+        request_id: &str,
+        waiting: Option<&mut Handshake>,
+    ) -> Result<Asked, Answer> {
         let route = routes::find(head.path).ok_or_else(|| error(404, "no such route"))?;
         if !matches!(head.method, "GET" | "HEAD") {
             return Err(Answer { allow: Some(routes::METHODS), ..error(405, "method not allowed") });
@@ -206,10 +244,11 @@ impl Api {
         if route.needs_token {
             let parameter = head.parameter("bearer_token");
             let presented = token::presented(head.raw_header("authorization"), parameter.as_deref());
-            if !self.token.matches(presented) {
-                self.resources.counts.one(Count::TokensRefused);
-                return Err(error(401, "invalid authorisation token"));
-            }
+            let caller = Caller { presented, remote_ip, request_id };
+            self.door.let_in(caller, waiting).await.map_err(|refused| match refused {
+                Refused::WrongToken => error(401, "invalid authorisation token"),
+                Refused::TooManyFailed => error(429, "too many failed tokens from this address"),
+            })?;
         }
         match route.endpoint {
             Endpoint::Health => Ok(Asked::Answer(Answer::json(200, String::new()))),
@@ -245,34 +284,36 @@ impl Api {
         bytes: &mut Vec<u8>,
     ) -> Result<(), JoinRefusal> {
         let JoinRequest { port, sources, websocket_key, event_source } = request;
+        let accepted: String = sources.to_string().chars().take(ACCEPTED_CHARS_MAX).collect();
         // At error level, so that it is there for lines of every level.
         let span = tracing::error_span!(
             "session",
             server_protocol = port.transport.name(),
             server_port = port.number.get(),
             %remote_ip,
-            accepted = %sources,
+            accepted,
             event_source,
             request_id
         );
         let shared = &self.resources.shared;
         let joined: Result<_, JoinRefusal> = async {
-            let place = shared.sessions.reserve(1).ok_or(JoinRefusal::TooManySessions)?;
-            let memory =
-                shared.session_memory.reserve(session_bytes_max(&shared.limits)).ok_or(JoinRefusal::NoMemory)?;
+            shared.access.check(port, &sources)?;
+            let place = Place::take(&self.resources).ok_or(JoinRefusal::TooManySessions)?;
+            let needed = session_bytes_max(&shared.limits) + sources.memory_bytes();
+            let memory = shared.session_memory.reserve(needed).ok_or(JoinRefusal::NoMemory)?;
             let session = SessionId(self.next_session.replace(self.next_session.get() + 1));
             let inbox = self.ask_to_join(port, session, sources).await?;
             Ok((place, memory, session, inbox))
         }
         .await;
-        let (_place, memory, session, inbox) = joined.inspect_err(|refusal| {
+        let (place, memory, session, inbox) = joined.inspect_err(|refusal| {
             self.resources.counts.one(Count::JoinsRefused);
             span.in_scope(|| tracing::warn!(status = refusal.status(), reason = %refusal.reason(), "join refused"));
         })?;
         let mut out = Vec::new();
         http::write_upgrade(&mut out, request_id, &websocket_key);
         if self.send(stream, out).await {
-            let session = Session::new(session, port, span, stream.clone(), self.resources.clone(), memory);
+            let session = Session::new(session, port, span, stream.clone(), self.resources.clone(), place, memory);
             session.serve(inbox, std::mem::take(bytes)).await;
         }
         Ok(())
@@ -339,6 +380,7 @@ fn shard_json(shard: &ShardCount) -> serde_json::Value {
         "tasks": shard.tasks,
         "buffers_out": shard.buffers_out,
         "buffers_lost": shard.buffers_lost,
+        "buffer_waits": shard.buffer_waits,
         "counts": shard.counts,
     })
 }

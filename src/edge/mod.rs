@@ -4,6 +4,8 @@
 //! **Not here.** Ports and devices (`shard`).
 
 pub mod api;
+pub mod door;
+pub mod handshakes;
 pub mod openapi;
 pub mod routes;
 pub mod session;

@@ -41,7 +41,7 @@ fn operation(base: &str, route: &Route) -> Value {
             responses.insert("101".into(), json!({ "description": "Joined: binary messages follow" }));
             for (status, description, schema) in [
                 ("400", "A parameter is bad", "ParameterError"),
-                ("403", "The daemon may not open the port", "Error"),
+                ("403", "The port, or an entry of accept, is not allowed", "Error"),
                 ("409", "The port is in use by another program", "Error"),
                 ("422", "A parameter is missing", "ParameterError"),
                 ("426", "The request is no WebSocket upgrade", "Error"),
@@ -58,6 +58,7 @@ fn operation(base: &str, route: &Route) -> Value {
     let mut operation = json!({ "summary": route.summary, "operationId": operation_id(base, route) });
     if route.needs_token {
         responses.insert("401".into(), answer("The token is wrong or missing", "Error"));
+        responses.insert("429".into(), answer("Too many failed tokens from this address", "Error"));
         operation["security"] = json!([{ "header": [] }, { "query": [] }]);
     }
     if matches!(route.endpoint, Endpoint::Join(_)) {
@@ -115,10 +116,10 @@ fn schemas() -> Value {
             "required": ["shards"],
             "properties": { "shards": { "type": "array", "items": {
                 "type": "object",
-                "required": ["shard", "sessions", "ports", "devices", "tasks", "buffers_out", "buffers_lost", "counts"],
+                "required": ["shard", "sessions", "ports", "devices", "tasks", "buffers_out", "buffers_lost", "buffer_waits", "counts"],
                 "properties": {
                     "shard": count, "sessions": count, "ports": count, "devices": count, "tasks": count,
-                    "buffers_out": count, "buffers_lost": count, "counts": by_port
+                    "buffers_out": count, "buffers_lost": count, "buffer_waits": count, "counts": by_port
                 }
             } } }
         }

@@ -19,8 +19,6 @@ use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext}
 const READ_BUFFER_BYTES: usize = 8 << 10;
 /// Control frames that wait for the writer.
 const CONTROL_BYTES_MAX: usize = 4 << 10;
-/// The largest control frame: a head and 125 bytes of payload.
-const CONTROL_FRAME_BYTES_MAX: usize = 2 + 125;
 /// A message from here on makes the context's buffers so large that they are given up after it.
 pub const LARGE_MESSAGE_BYTES: usize = 64 << 10;
 
@@ -41,6 +39,7 @@ pub struct WebSocket {
     walk: FrameWalk,
     control: Vec<u8>,
     has_large_buffers: bool,
+    is_closed: bool,
 }
 
 impl WebSocket {
@@ -58,6 +57,7 @@ impl WebSocket {
             walk: FrameWalk::default(),
             control: Vec::new(),
             has_large_buffers: false,
+            is_closed: false,
         }
     }
 
@@ -86,7 +86,9 @@ impl WebSocket {
             self.has_large_buffers |= message.len() >= LARGE_MESSAGE_BYTES;
             each(message)?;
         }
-        if self.has_large_buffers && self.walk.between_messages() {
+        // Not while the context holds control frames, or knows that it has closed.
+        let is_replaceable = self.control.is_empty() && self.context.can_write();
+        if self.has_large_buffers && is_replaceable && self.walk.between_messages() {
             self.context = WebSocketContext::new(Role::Server, Some(self.config));
             self.has_large_buffers = false;
         }
@@ -107,21 +109,34 @@ impl WebSocket {
 
     /// Queues a close frame, unless one was queued before. Works after a protocol error.
     pub fn close(&mut self, code: u16, reason: Cow<'static, str>) {
-        // Room for it whatever pongs are queued.
-        self.context.set_config(|config| config.max_write_buffer_size = CONTROL_BYTES_MAX + CONTROL_FRAME_BYTES_MAX);
+        // The pongs that wait first: nothing may follow a close frame (RFC 6455 section 5.5.1).
+        let mut pongs = self.take_control();
+        loop {
+            match self.take_control() {
+                more if more.is_empty() => break,
+                more => pongs.extend(more),
+            }
+        }
         let frame = CloseFrame { code: CloseCode::from(code), reason: Utf8Bytes::from(reason.into_owned()) };
         let mut memory = Memory { input: &[], control: &mut self.control };
         let _ = self.context.close(&mut memory, Some(frame));
+        pongs.append(&mut self.control);
+        self.control = pongs;
     }
 
     /// Takes whole control frames to be sent; empty where none are left.
     pub fn take_control(&mut self) -> Vec<u8> {
         if self.control.is_empty() {
-            // What did not fit before.
+            // What did not fit before. The answer to a close frame may be in it, and then nothing follows.
             let mut memory = Memory { input: &[], control: &mut self.control };
-            let _ = self.context.flush(&mut memory);
+            self.is_closed |= matches!(self.context.flush(&mut memory), Err(Error::ConnectionClosed));
         }
         std::mem::take(&mut self.control)
+    }
+
+    /// Whether the driver's close frame was answered later than it was read, as control frames before it waited.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed
     }
 }
 
@@ -232,7 +247,7 @@ mod tests {
         let mut sent = Vec::new();
         loop {
             let control = websocket.take_control();
-            assert!(control.len() <= 2 * CONTROL_BYTES_MAX);
+            assert!(control.len() <= 3 * CONTROL_BYTES_MAX);
             if control.is_empty() {
                 break;
             }

@@ -4,7 +4,9 @@
 //! **Invariants.** Every ending has a name that is unique among its kind; close codes are those of RFC 6455 section 7.4.1.
 //! **Not here.** Carrying an ending out (`shard`, `edge`, `server`).
 
+use crate::policy::port_id::PortId;
 use crate::protocol::message::MessageError;
+use ipnet::IpNet;
 use std::borrow::Cow;
 use std::io::ErrorKind;
 use tracing::Level;
@@ -16,6 +18,12 @@ pub enum JoinRefusal {
     InUse,
     /// The process may not open the port.
     NotAllowed,
+    /// The port is the API's own.
+    OwnPort,
+    /// The operator does not let drivers open this port.
+    PortNotAllowed(PortId),
+    /// The operator does not let drivers accept this entry of the list.
+    SourceNotAllowed(IpNet),
     /// The host has no such address family.
     NoFamily,
     /// What the session may use does not fit into the memory for sessions.
@@ -35,7 +43,10 @@ impl JoinRefusal {
     pub fn status(self) -> u16 {
         match self {
             JoinRefusal::InUse => 409,
-            JoinRefusal::NotAllowed => 403,
+            JoinRefusal::NotAllowed
+            | JoinRefusal::OwnPort
+            | JoinRefusal::PortNotAllowed(_)
+            | JoinRefusal::SourceNotAllowed(_) => 403,
             JoinRefusal::NoFamily
             | JoinRefusal::NoMemory
             | JoinRefusal::TooManySessions
@@ -50,6 +61,17 @@ impl JoinRefusal {
         Cow::Borrowed(match self {
             JoinRefusal::InUse => "the port is in use by another program",
             JoinRefusal::NotAllowed => "the daemon is not allowed to open this port",
+            JoinRefusal::OwnPort => "the port is that of the daemon's own API",
+            JoinRefusal::PortNotAllowed(port) => {
+                return Cow::Owned(format!("{port} is not among the ports that drivers may open (--allow-ports)"));
+            }
+            JoinRefusal::SourceNotAllowed(entry) => {
+                let is_address = entry.prefix_len() == entry.max_prefix_len();
+                let entry = if is_address { entry.addr().to_string() } else { entry.to_string() };
+                return Cow::Owned(format!(
+                    "{entry} is not within the sources that drivers may accept (--allow-sources)"
+                ));
+            }
             JoinRefusal::NoFamily => "the host has no socket of the address family that accept asks for",
             JoinRefusal::NoMemory => "no room for another session in the memory for sessions",
             JoinRefusal::TooManySessions => "no room for another session",

@@ -1,5 +1,7 @@
 //! Decisions, pure: no io, no async, no clock. Uses `protocol` alone.
 
+pub mod access;
+pub mod attempts;
 pub mod budget;
 pub mod counts;
 pub mod ending;

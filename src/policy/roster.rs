@@ -120,6 +120,11 @@ impl<S: Clone> Roster<S> {
         self.members.iter().filter(accepts).map(|member| (member.session, &member.subscriber))
     }
 
+    /// Whether this session accepts `source`, in canonical form.
+    pub fn accepts(&self, session: SessionId, source: IpAddr) -> bool {
+        self.members.iter().any(|member| member.session == session && member.sources.accepts(source))
+    }
+
     /// Whether a member accepts any source of this family.
     pub fn has(&self, family: Family) -> bool {
         self.members.iter().any(|member| member.sources.has(family))
@@ -226,6 +231,11 @@ mod tests {
                 for (source, audience) in &devices {
                     let members: Vec<SessionId> = audience.subscribers().iter().map(|(id, _)| *id).collect();
                     prop_assert_eq!(members, audience_of(&model, *source));
+                }
+                for (id, sources) in &model {
+                    for source in 0..5 {
+                        prop_assert_eq!(roster.accepts(SessionId(*id), ip(source)), sources.contains(&source));
+                    }
                 }
                 prop_assert_eq!(roster.len(), model.len());
             }

@@ -55,7 +55,7 @@ impl Sources {
         for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
             if let Ok(address) = entry.parse::<IpAddr>() {
                 sources.addresses.push(address.to_canonical());
-            } else if let Ok(block) = entry.parse::<IpNet>() {
+            } else if let Some(block) = parse_block(entry) {
                 sources.blocks.push(canonical_block(block));
             } else {
                 return Err(SourcesError::Entry(entry.to_owned()));
@@ -76,10 +76,33 @@ impl Sources {
         self.addresses.binary_search(&source).is_ok() || self.blocks.iter().any(|block| block.contains(&source))
     }
 
+    /// The first entry that does not lie in `allowed`: an address in one of its entries, a block in one of its blocks.
+    pub fn first_outside(&self, allowed: &Sources) -> Option<IpNet> {
+        self.entries().find(|entry| !allowed.encloses(entry))
+    }
+
+    /// Memory that the list takes.
+    pub fn memory_bytes(&self) -> usize {
+        self.addresses.capacity() * size_of::<IpAddr>() + self.blocks.capacity() * size_of::<IpNet>()
+    }
+
     /// Whether any entry is of this family.
     pub fn has(&self, family: Family) -> bool {
         self.addresses.iter().any(|&address| Family::of(address) == family)
             || self.blocks.iter().any(|block| Family::of(block.addr()) == family)
+    }
+}
+
+impl Sources {
+    /// Every entry, an address as the block of itself alone.
+    fn entries(&self) -> impl Iterator<Item = IpNet> {
+        self.addresses.iter().copied().map(IpNet::from).chain(self.blocks.iter().copied())
+    }
+
+    fn encloses(&self, block: &IpNet) -> bool {
+        let is_address = block.prefix_len() == block.max_prefix_len();
+        self.blocks.iter().any(|own| own.contains(block))
+            || (is_address && self.addresses.binary_search(&block.addr()).is_ok())
     }
 }
 
@@ -92,6 +115,13 @@ impl fmt::Display for Sources {
         }
         Ok(())
     }
+}
+
+/// An address, a slash, and a length in digits. The address is as strict as one that stands alone.
+fn parse_block(entry: &str) -> Option<IpNet> {
+    let (address, bits) = entry.split_once('/')?;
+    let digits = bits.bytes().all(|byte| byte.is_ascii_digit());
+    IpNet::new(address.parse().ok()?, bits.parse().ok().filter(|_| digits)?).ok()
 }
 
 /// A block of IPv4-mapped addresses is the IPv4 block; host bits are cleared.
@@ -149,6 +179,20 @@ mod tests {
     }
 
     #[test]
+    fn entries_lie_in_a_list_one_by_one() {
+        let allowed = Sources::parse("10.0.0.0/9,10.128.0.0/9,192.168.0.7,2001:db8::/32").unwrap();
+        for inside in ["10.0.0.1", "10.0.0.0/9", "10.200.0.0/16", "192.168.0.7", "192.168.0.7/32", "2001:db8:1::/48"] {
+            assert_eq!(Sources::parse(inside).unwrap().first_outside(&allowed), None, "{inside}");
+        }
+        // Two blocks together are no block.
+        for outside in ["10.0.0.0/8", "192.168.0.6/31", "2001:db8::/31", "0.0.0.0/0", "::/0", "::/1", "11.0.0.0/32"] {
+            let entry = outside.parse().unwrap();
+            let list = Sources::parse(&format!("10.0.0.1,{outside}")).unwrap();
+            assert_eq!(list.first_outside(&allowed), Some(entry), "{outside}");
+        }
+    }
+
+    #[test]
     fn an_entry_that_is_neither_address_nor_block_is_named() {
         for entry in ["bogus", "10.0.0.1/33", "fe80::1%eth0", "10.0.0", "10.0.0.1:80", "1.2.3.4/8/9", "[::1]"] {
             let error = Sources::parse(&format!("10.0.0.1,{entry}")).unwrap_err();
@@ -176,6 +220,20 @@ mod tests {
             prop_assert!(Sources::parse(&address.to_string()).unwrap().accepts(address));
             let block = format!("{address}/{bits}");
             prop_assert!(Sources::parse(&block).unwrap().accepts(address));
+        }
+
+        #[test]
+        fn what_lies_in_a_list_accepts_nothing_that_the_list_does_not(
+            entry in any::<IpAddr>(), allowed in any::<IpAddr>(), bits in 0u8..=128, allowed_bits in 0u8..=128, device in any::<IpAddr>(),
+        ) {
+            let block = |ip: IpAddr, bits: u8| format!("{ip}/{}", bits.min(if ip.is_ipv4() { 32 } else { 128 }));
+            let list = Sources::parse(&block(entry, bits)).unwrap();
+            let allowed = Sources::parse(&block(allowed, allowed_bits)).unwrap();
+            let device = device.to_canonical();
+            if list.first_outside(&allowed).is_none() && list.accepts(device) {
+                prop_assert!(allowed.accepts(device));
+            }
+            prop_assert_eq!(list.first_outside(&list), None);
         }
     }
 }

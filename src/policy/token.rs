@@ -1,24 +1,30 @@
-//! The shared secret that drivers and operators present.
+//! The shared secret that drivers and operators present, and the one that is to take its place.
 //!
-//! **Invariants.** Compared in time that depends on lengths alone; never printed, not even by `Debug`.
+//! **Invariants.** Compared with both, in time that depends on lengths alone; never printed, not even by `Debug`.
 //! **Not here.** Where the secret comes from (`config`), where a request carries it (`edge::api`).
 
 use std::fmt;
-use subtle::ConstantTimeEq;
+use subtle::{Choice, ConstantTimeEq};
 
-/// The secret; a request whose token equals it is let in.
+/// One secret or two; a request whose token equals either is let in.
 #[derive(Clone)]
-pub struct Token(Box<[u8]>);
+pub struct Token {
+    secret: Box<[u8]>,
+    next: Option<Box<[u8]>>,
+}
 
 impl Token {
-    /// Takes the secret over as it is.
-    pub fn new(secret: String) -> Self {
-        Token(secret.into_bytes().into_boxed_slice())
+    /// Takes the secrets over as they are.
+    pub fn new(secret: String, next: Option<String>) -> Self {
+        let bytes = |secret: String| secret.into_bytes().into_boxed_slice();
+        Token { secret: bytes(secret), next: next.map(bytes) }
     }
 
-    /// Whether `presented` is the secret.
+    /// Whether `presented` is one of the secrets.
     pub fn matches(&self, presented: &str) -> bool {
-        self.0.ct_eq(presented.as_bytes()).into()
+        let is_secret = self.secret.ct_eq(presented.as_bytes());
+        let is_next = self.next.as_ref().map_or(Choice::from(0), |next| next.ct_eq(presented.as_bytes()));
+        (is_secret | is_next).into()
     }
 }
 
@@ -65,8 +71,16 @@ mod tests {
 
     #[test]
     fn the_token_counts_its_case_and_is_never_printed() {
-        let token = Token::new("Secret".into());
+        let token = Token::new("Secret".into(), None);
         assert!(token.matches("Secret") && !token.matches("secret") && !token.matches("") && !token.matches("Secret2"));
+        assert_eq!(format!("{token:?}"), "Token(masked)");
+    }
+
+    #[test]
+    fn either_of_two_secrets_is_let_in_and_no_third() {
+        let token = Token::new("old".into(), Some("new".into()));
+        assert!(token.matches("old") && token.matches("new"));
+        assert!(!token.matches("") && !token.matches("oldnew") && !token.matches("Old") && !token.matches("mew"));
         assert_eq!(format!("{token:?}"), "Token(masked)");
     }
 }

@@ -26,14 +26,13 @@ pub async fn devices(port: Weak<Port>, listener: Rc<Listener>) {
         let Some((stream, peer)) = next(&listener, &resources).await else { return };
         // Another shard may have taken the last slot meanwhile; then the connection waits here.
         let Some(slot) = wait_for_room(&resources, &listener).await else { return };
-        let Some(port) = port.upgrade() else { return };
+        let Some(port) = port.upgrade().filter(|_| !listener.is_stopped()) else { return };
         port.admit(stream, peer.ip().to_canonical(), slot);
     }
 }
 
 /// The next connection of a listener, whatever passes meanwhile; `None` once it is stopped.
 pub async fn next(listener: &Listener, resources: &Resources) -> Option<(Stream, SocketAddr)> {
-    let mut pausing = false;
     loop {
         match listener.accept().await {
             Ok(Accepted::Stream(stream, peer)) => return Some((stream, peer)),
@@ -41,10 +40,9 @@ pub async fn next(listener: &Listener, resources: &Resources) -> Option<(Stream,
             // The connection was reset before it was accepted, or brought an error of its network (accept(2)).
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {
-                if !pausing {
-                    pausing = true;
-                    resources.counts.one(Count::AcceptPauses);
-                    tracing::warn!(%error, "accepting pauses");
+                resources.counts.one(Count::AcceptPauses);
+                if let Some(left_out) = resources.accept_log.pass() {
+                    tracing::warn!(%error, left_out, "accepting pauses");
                 }
                 tokio::time::sleep(PAUSE).await;
             }
@@ -59,7 +57,10 @@ async fn wait_for_room(resources: &Resources, listener: &Listener) -> Option<Own
         return Some(slot);
     }
     resources.counts.one(Count::AcceptPauses);
-    tracing::warn!(devices_max = resources.limits().devices_max, "accepting pauses: no room for another device");
+    if let Some(left_out) = resources.accept_log.pass() {
+        let devices_max = resources.limits().devices_max;
+        tracing::warn!(devices_max, left_out, "accepting pauses: no room for another device");
+    }
     while !listener.is_stopped() {
         if let Ok(Ok(slot)) = tokio::time::timeout(PAUSE, Arc::clone(slots).acquire_owned()).await {
             return Some(slot);

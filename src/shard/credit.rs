@@ -7,37 +7,47 @@
 
 use crate::policy::budget::Reservation;
 use std::sync::Arc;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 /// What a request costs beside its data.
 pub const REQUEST_BYTES: usize = 64;
 
 /// One session's window.
 #[derive(Debug)]
-pub struct Window {
-    free: Arc<Semaphore>,
+pub struct Window(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    free: Semaphore,
     bytes_max: u32,
+    /// Held until the last credit is back, as writes may outlive their session.
+    _memory: Reservation,
 }
 
 /// What one request has paid. Dropping it gives the bytes back to the window.
 #[derive(Debug)]
 pub struct Credit {
-    permit: OwnedSemaphorePermit,
+    window: Arc<Inner>,
+    bytes: u32,
     /// The memory of a message larger than the window accounts for.
     _large: Option<Reservation>,
 }
 
 impl Window {
-    /// A window of `bytes_max`, all of it free.
-    pub fn new(bytes_max: usize) -> Self {
+    /// A window of `bytes_max`, all of it free, whose memory is `memory`.
+    pub fn new(bytes_max: usize, memory: Reservation) -> Self {
         let bytes_max = u32::try_from(bytes_max).unwrap_or(u32::MAX);
-        Window { free: Arc::new(Semaphore::new(bytes_max as usize)), bytes_max }
+        Window(Arc::new(Inner { free: Semaphore::new(bytes_max as usize), bytes_max, _memory: memory }))
     }
 
-    /// Takes the credit for a request with `data_bytes`, if it is free.
+    /// Takes the credit for a request with `data_bytes`, if it is free; gives `large` back where it is not.
     pub fn try_take(&self, data_bytes: usize, large: Option<Reservation>) -> Result<Credit, Option<Reservation>> {
-        match self.free.clone().try_acquire_many_owned(self.cost(data_bytes)) {
-            Ok(permit) => Ok(Credit { permit, _large: large }),
+        let bytes = self.cost(data_bytes);
+        match self.0.free.try_acquire_many(bytes) {
+            Ok(permit) => {
+                permit.forget();
+                Ok(Credit { window: self.0.clone(), bytes, _large: large })
+            }
             Err(_) => Err(large),
         }
     }
@@ -45,18 +55,24 @@ impl Window {
     /// Waits until credit for `data_bytes` is free. May be raced.
     pub async fn free_for(&self, data_bytes: usize) {
         // The semaphore is never closed; the permit goes back at once, to be taken by `try_take`.
-        let _ = self.free.acquire_many(self.cost(data_bytes)).await;
+        let _ = self.0.free.acquire_many(self.cost(data_bytes)).await;
     }
 
     fn cost(&self, data_bytes: usize) -> u32 {
-        u32::try_from(data_bytes.saturating_add(REQUEST_BYTES)).unwrap_or(u32::MAX).min(self.bytes_max)
+        u32::try_from(data_bytes.saturating_add(REQUEST_BYTES)).unwrap_or(u32::MAX).min(self.0.bytes_max)
     }
 }
 
 impl Credit {
     /// The bytes that were paid.
     pub fn bytes(&self) -> usize {
-        self.permit.num_permits()
+        self.bytes as usize
+    }
+}
+
+impl Drop for Credit {
+    fn drop(&mut self) {
+        self.window.free.add_permits(self.bytes());
     }
 }
 
@@ -64,10 +80,27 @@ impl Credit {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::policy::budget::Budget;
+
+    fn window(bytes_max: usize) -> (Budget, Window) {
+        let budget = Budget::new(bytes_max);
+        let memory = budget.reserve(bytes_max).unwrap();
+        (budget, Window::new(bytes_max, memory))
+    }
+
+    #[test]
+    fn the_windows_memory_is_held_until_the_last_credit_is_back() {
+        let (budget, window) = window(1_000);
+        let credit = window.try_take(10, None).unwrap();
+        drop(window);
+        assert_eq!(budget.used(), 1_000);
+        drop(credit);
+        assert_eq!(budget.used(), 0);
+    }
 
     #[test]
     fn a_request_without_data_is_not_free() {
-        let window = Window::new(2 * REQUEST_BYTES);
+        let (_, window) = window(2 * REQUEST_BYTES);
         let first = window.try_take(0, None).unwrap();
         let _second = window.try_take(0, None).unwrap();
         assert!(window.try_take(0, None).is_err());
@@ -78,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_request_larger_than_the_window_takes_it_whole() {
-        let window = Window::new(1_000);
+        let (_, window) = window(1_000);
         let small = window.try_take(0, None).unwrap();
         assert!(window.try_take(1 << 20, None).is_err());
         drop(small);

@@ -48,6 +48,8 @@ pub enum Request {
         port: PortId,
         /// The session that waits.
         session: SessionId,
+        /// Told when it is done: what credit there was is back.
+        reply: oneshot::Sender<()>,
     },
     /// Tell what there is and what was counted.
     Count {
@@ -59,6 +61,13 @@ pub enum Request {
         /// Told when nothing of this shard is left.
         reply: mpsc::Sender<usize>,
     },
+}
+
+impl Request {
+    /// How much there is to carry out.
+    pub fn work(&self) -> usize {
+        if let Request::Commands { commands, .. } = self { commands.len() } else { 1 }
+    }
 }
 
 /// A session's wish to join a port.
@@ -113,6 +122,8 @@ pub struct ShardCount {
     pub buffers_out: usize,
     /// Receive buffers that cannot come back.
     pub buffers_lost: usize,
+    /// How often a receive found no buffer.
+    pub buffer_waits: u64,
     /// Its counts by name.
     pub counts: BTreeMap<&'static str, u64>,
 }

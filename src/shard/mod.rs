@@ -7,6 +7,7 @@
 pub mod accept;
 pub mod credit;
 pub mod device;
+pub mod log_gate;
 pub mod mailbox;
 pub mod outbox;
 pub mod port;
@@ -19,22 +20,29 @@ use crate::policy::counts::Count;
 use crate::policy::ending::{JoinRefusal, PortEnd};
 use crate::policy::port_id::PortId;
 use crate::policy::roster::SessionId;
-use crate::policy::sources::{Family, Sources};
+use crate::policy::sources::Sources;
 use mailbox::{Join, Request, ShardCount};
 use outbox::{Outbox, Served, Subscription};
 use port::Port;
 use resources::Resources;
-use ring::{Closing, Listener};
+use ring::Listener;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Requests carried out in one go before the rest of the shard has its turn.
 const BATCH_REQUESTS: usize = 64;
-/// How soon a join is tried again whose port is still being closed.
+/// Requests and commands carried out before the ring has a turn, however they arrived.
+const TURN_WORK: usize = 256;
+/// How long before its deadline a drain gives up what holds it up, as a part of its time.
+const HASTEN_PART: u32 = 5;
+/// How soon a join is tried again whose port is still being closed, and for how long.
 const CLOSING_PAUSE: Duration = Duration::from_millis(1);
+const CLOSING_TIME_MAX: Duration = Duration::from_secs(1);
+/// How long a drain leaves devices be, so that the writes that drivers had sent get from their sockets to the ports.
+const DRAIN_GRACE: Duration = Duration::from_millis(100);
 /// How often a drain looks whether anything is left.
 const DRAIN_PAUSE: Duration = Duration::from_millis(5);
 
@@ -42,10 +50,10 @@ const DRAIN_PAUSE: Duration = Duration::from_millis(5);
 pub struct Shard {
     resources: Rc<Resources>,
     /// The API's listener on this shard, which a drain stops.
-    api: Rc<Listener>,
+    api: RefCell<Option<Rc<Listener>>>,
     ports: RefCell<HashMap<PortId, Rc<Port>>>,
-    /// Sockets that were stopped and whose descriptors may still be open.
-    closing: RefCell<Vec<(PortId, Family, Closing)>>,
+    /// When a driver last left a port, and its sockets were stopped if need be: they close soon after.
+    left: RefCell<HashMap<PortId, Instant>>,
     draining: Cell<bool>,
 }
 
@@ -54,23 +62,24 @@ impl Shard {
     pub fn new(resources: Rc<Resources>, api: Rc<Listener>) -> Rc<Self> {
         Rc::new(Shard {
             resources,
-            api,
+            api: RefCell::new(Some(api)),
             ports: RefCell::default(),
-            closing: RefCell::default(),
+            left: RefCell::default(),
             draining: Cell::new(false),
         })
     }
 
     /// Carries out requests for as long as the process lives.
     pub async fn run(self: Rc<Self>, mut mailbox: mpsc::Receiver<Request>) {
+        ring::spawn(device::watch_under_way(self.resources.clone()));
         let mut batch = Vec::with_capacity(BATCH_REQUESTS);
+        let mut since_turn = 0;
         while mailbox.recv_many(&mut batch, BATCH_REQUESTS).await > 0 {
-            let flooded = batch.len() == BATCH_REQUESTS;
-            for request in batch.drain(..) {
-                self.carry_out(request);
-            }
-            if flooded {
+            since_turn += batch.iter().map(Request::work).sum::<usize>();
+            batch.drain(..).for_each(|request| self.carry_out(request));
+            if since_turn >= TURN_WORK {
                 ring::turn().await;
+                since_turn = 0;
             }
         }
     }
@@ -86,10 +95,11 @@ impl Shard {
                     commands.into_iter().for_each(|command| port.command(session, command));
                 }
             }
-            Request::LetGo { port, session } => {
+            Request::LetGo { port, session, reply } => {
                 if let Some(port) = self.ports.borrow().get(&port) {
                     port.let_go(session);
                 }
+                let _ = reply.send(());
             }
             // Whoever asked may have gone.
             Request::Count { reply } => drop(reply.send(self.count())),
@@ -98,21 +108,32 @@ impl Shard {
     }
 
     fn join(self: &Rc<Self>, join: Join) {
-        if self.is_closing(&join) {
-            let peers = self.resources.shared.peers.clone();
-            let shard = self.resources.shard;
-            ring::spawn(async move {
-                tokio::time::sleep(CLOSING_PAUSE).await;
-                peers.ask(shard, Request::Join(join)).await;
-            });
-            return;
-        }
-        let Join { port: id, session, sources, outbox, reply } = join;
-        let answer = self.port_for(id, &sources).inspect(|port| {
-            let subscription = self.subscribe(id, session, outbox);
-            port.join(session, sources, subscription);
+        let port = match self.port_for(join.port, &join.sources) {
+            Err(JoinRefusal::InUse) if self.was_left_just_now(join.port) => return self.join_later(join),
+            Err(refusal) => {
+                let _ = join.reply.send(Err(refusal));
+                return;
+            }
+            Ok(port) => port,
+        };
+        let subscription = self.subscribe(join.port, join.session, join.outbox);
+        port.join(join.session, join.sources, subscription);
+        // Whoever asked may have gone; then its end of the outbox is gone, too.
+        let _ = join.reply.send(Ok(()));
+    }
+
+    /// Whether a port may be in use by a socket of our own: the kernel closes it when its last operation is done.
+    fn was_left_just_now(&self, id: PortId) -> bool {
+        self.left.borrow().get(&id).is_some_and(|left_at| left_at.elapsed() < CLOSING_TIME_MAX)
+    }
+
+    fn join_later(&self, join: Join) {
+        let peers = self.resources.shared.peers.clone();
+        let shard = self.resources.shard;
+        ring::spawn(async move {
+            tokio::time::sleep(CLOSING_PAUSE).await;
+            peers.ask(shard, Request::Join(join)).await;
         });
-        let _ = reply.send(answer.map(|_| ()));
     }
 
     /// The port, opened if need be, with the sockets that `sources` need.
@@ -149,8 +170,11 @@ impl Shard {
 
     fn leave(&self, id: PortId, session: SessionId) {
         let Some(port) = self.ports.borrow().get(&id).cloned() else { return };
-        let stopped = port.leave(session);
-        self.remember_closing(id, stopped);
+        port.leave(session);
+        let mut left = self.left.borrow_mut();
+        left.retain(|_, left_at| left_at.elapsed() < CLOSING_TIME_MAX);
+        left.insert(id, Instant::now());
+        drop(left);
         if port.is_empty() && !self.draining.get() {
             self.close(id, PortEnd::Left);
         }
@@ -167,19 +191,6 @@ impl Shard {
         );
     }
 
-    fn remember_closing(&self, id: PortId, stopped: Vec<(Family, Closing)>) {
-        let mut closing = self.closing.borrow_mut();
-        closing.retain(|(_, _, closing)| !closing.is_closed());
-        closing.extend(stopped.into_iter().map(|(family, closing)| (id, family, closing)));
-    }
-
-    /// Whether a socket that this join needs is still being closed.
-    fn is_closing(&self, join: &Join) -> bool {
-        let mut closing = self.closing.borrow_mut();
-        closing.retain(|(_, _, closing)| !closing.is_closed());
-        closing.iter().any(|(port, family, _)| *port == join.port && join.sources.has(*family))
-    }
-
     fn count(&self) -> ShardCount {
         ShardCount {
             shard: self.resources.shard,
@@ -189,20 +200,28 @@ impl Shard {
             tasks: ring::tasks(),
             buffers_out: self.resources.pool.out(),
             buffers_lost: self.resources.pool.lost(),
+            buffer_waits: self.resources.pool.waits(),
             counts: self.resources.counts.by_name(),
         }
     }
 
+    /// Stops everything that listens, and has what is there end in good order.
     fn drain(self: &Rc<Self>, reply: mpsc::Sender<usize>) {
         self.draining.set(true);
-        self.api.stop();
-        for (id, port) in self.ports.borrow().iter() {
-            let stopped = port.drain();
-            self.remember_closing(*id, stopped);
+        if let Some(api) = self.api.take() {
+            api.stop();
         }
+        self.ports.borrow().values().for_each(|port| port.stop_accepting());
         let shard = self.clone();
         ring::spawn(async move {
+            let time_max = shard.resources.limits().drain_time_max;
+            let hasten_at = Instant::now() + (time_max - time_max / HASTEN_PART);
+            tokio::time::sleep(DRAIN_GRACE.min(time_max / HASTEN_PART)).await;
+            shard.ports.borrow().values().for_each(|port| port.drain());
             while !shard.is_drained() {
+                if Instant::now() >= hasten_at {
+                    shard.ports.borrow().values().for_each(|port| port.hasten_drain());
+                }
                 tokio::time::sleep(DRAIN_PAUSE).await;
             }
             let _ = reply.send(shard.resources.shard).await;

@@ -3,15 +3,14 @@
 //!
 //! **Invariants.** At most three chunks exist of an outbox: one open, one in the channel, one with the session; none is
 //! larger than a third of the bound, or than one message where that alone is larger. Chunks hold whole frames. A
-//! message is appended to an outbox once or not at all. While someone waits for room and there is room, a wake-up is
-//! under way.
+//! message is appended to an outbox once or not at all. Whoever waits for room gets it in the order of asking.
 //! **Not here.** Which messages a subscriber gets (`port`), and how a chunk is sent (`edge::session`).
 
 use crate::policy::roster::SessionId;
 use crate::protocol::frame;
 use crate::protocol::message::ToDriver;
 use std::cell::{Cell, RefCell};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 /// Chunks of an outbox: the open one, one in the channel, one being sent.
 const CHUNKS: usize = 3;
@@ -49,6 +48,8 @@ pub struct Subscription {
     chunk_bytes_max: usize,
     open: RefCell<Vec<u8>>,
     flush_due: Notify,
+    /// Whoever waits for room holds the one turn, and waits on `room`; others wait for the turn.
+    turn: Semaphore,
     room: Notify,
     waiting: Cell<usize>,
     phase: Cell<Phase>,
@@ -85,6 +86,7 @@ impl Subscription {
             chunk_bytes_max: outbox.chunk_bytes_max,
             open: RefCell::new(Vec::new()),
             flush_due: Notify::new(),
+            turn: Semaphore::new(1),
             room: Notify::new(),
             waiting: Cell::new(0),
             phase: Cell::new(Phase::Open),
@@ -115,25 +117,21 @@ impl Subscription {
     /// Appends what `make` gives once there is room for it; `make` is asked again each time that there may be. False
     /// where it gives nothing, or once the session has left.
     pub async fn append_with<'a>(&self, mut make: impl FnMut() -> Option<ToDriver<'a>>) -> bool {
-        let mut in_turn = self.waiting.get() == 0;
         self.waiting.set(self.waiting.get() + 1);
+        // In the order of asking. Never closed, so there is always a turn.
+        let turn = self.turn.acquire().await;
         let appended = loop {
             if self.is_closed() {
                 break false;
             }
-            if in_turn {
-                match make() {
-                    None => break false,
-                    Some(message) if self.put(&message) => break true,
-                    Some(_) => {}
-                }
+            match make() {
+                None => break false,
+                Some(message) if self.put(&message) => break true,
+                Some(_) => self.room.notified().await,
             }
-            self.room.notified().await;
-            in_turn = true;
         };
+        drop(turn);
         self.waiting.set(self.waiting.get() - 1);
-        // One wakes the next, while there is room.
-        self.wake_one_waiting();
         appended
     }
 
@@ -184,25 +182,19 @@ impl Subscription {
         if self.phase.get() == Phase::Open {
             self.phase.set(Phase::Finishing);
             self.flush_due.notify_one();
-            self.room.notify_waiters();
+            self.room.notify_one();
             self.met.notify_waiters();
         }
+    }
+
+    /// Whether someone waits for room, or to be introduced.
+    pub fn is_waited_for(&self) -> bool {
+        self.waiting.get() > 0 || !self.strangers().is_empty()
     }
 
     /// Whether the session has left or was let go.
     pub fn is_closed(&self) -> bool {
         self.phase.get() != Phase::Open
-    }
-
-    /// Whether a message of ordinary size finds room.
-    fn has_room(&self) -> bool {
-        self.open.borrow().len() < self.chunk_bytes_max
-    }
-
-    fn wake_one_waiting(&self) {
-        if self.waiting.get() > 0 && (self.is_closed() || self.has_room()) {
-            self.room.notify_one();
-        }
     }
 
     fn put(&self, message: &ToDriver) -> bool {
@@ -219,7 +211,7 @@ impl Subscription {
         let mut open = self.open.borrow_mut();
         let needed = open.len() + frame::framed_len(message);
         if needed > open.capacity() {
-            let doubled = (open.capacity() * 2).clamp(CHUNK_BYTES_MIN, self.chunk_bytes_max);
+            let doubled = (open.capacity() * 2).max(CHUNK_BYTES_MIN).min(self.chunk_bytes_max);
             let more = needed.max(doubled) - open.len();
             open.reserve_exact(more);
         }
@@ -259,21 +251,21 @@ impl Flusher {
             let chunk = std::mem::take(&mut *subscription.open.borrow_mut());
             if !chunk.is_empty() {
                 place.send(chunk);
-                subscription.wake_one_waiting();
+                subscription.room.notify_one();
             }
             if subscription.phase.get() == Phase::Finishing {
                 break Served::Finished;
             }
         };
         subscription.phase.set(Phase::Closed);
-        subscription.room.notify_waiters();
+        subscription.room.notify_one();
         subscription.met.notify_waiters();
         served
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::disallowed_methods)]
 mod tests {
     use super::*;
     use crate::protocol::message::{DeviceName, IpText};

@@ -15,7 +15,7 @@ use crate::shard::device::{self, Device};
 use crate::shard::mailbox::{Action, Command};
 use crate::shard::outbox::{Appended, Subscription};
 use crate::shard::resources::Resources;
-use crate::shard::ring::{self, Closing, Datagrams, Listener, Stream};
+use crate::shard::ring::{self, Datagrams, Listener, Stream};
 use crate::shard::{accept, sockets, udp};
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeMap;
@@ -44,7 +44,7 @@ enum PortSocket {
 }
 
 impl PortSocket {
-    fn stop(&self) -> Closing {
+    fn stop(&self) {
         match self {
             PortSocket::Listener(listener) => listener.stop(),
             PortSocket::Datagrams(datagrams) => datagrams.stop(),
@@ -131,13 +131,13 @@ impl Port {
         self.roster.borrow_mut().join(session, sources, subscription);
     }
 
-    /// Removes a session, ends the devices that nobody accepts any more, and stops the sockets that nobody needs. What
-    /// was stopped is returned with its family.
-    pub fn leave(&self, session: SessionId) -> Vec<(Family, Closing)> {
+    /// Removes a session, ends the devices that nobody accepts any more, and stops the sockets that nobody needs.
+    pub fn leave(&self, session: SessionId) {
         self.roster.borrow_mut().leave(session);
         self.end_devices(DeviceEnd::Orphaned, Device::is_orphan);
+        self.devices.borrow().values().for_each(|device| device.flush_for_left(session));
         let roster = self.roster.borrow();
-        self.stop_sockets(|family| !roster.has(family))
+        self.stop_sockets(|family| !roster.has(family));
     }
 
     /// Whether nobody is joined.
@@ -145,14 +145,24 @@ impl Port {
         self.roster.borrow().is_empty()
     }
 
-    /// Stops accepting and ends every device. True where nothing of the port is left; otherwise the last device says so
-    /// to the shard's drain.
-    pub fn drain(&self) -> Vec<(Family, Closing)> {
+    /// Lets no new device in. A socket for datagrams stays for what drivers have sent.
+    pub fn stop_accepting(&self) {
+        self.stop_sockets(|_| self.id.transport == Transport::Tcp);
+    }
+
+    /// Stops what is left and ends every device; when all have ended, the sessions are let go.
+    pub fn drain(&self) {
         self.draining.set(true);
-        let stopped = self.stop_sockets(|_| true);
+        self.stop_sockets(|_| true);
         self.end_devices(DeviceEnd::Drained, |_| true);
         self.finish_when_drained();
-        stopped
+    }
+
+    /// What still holds the drain up shortly before its deadline goes: sessions that others wait for, and devices that
+    /// have not been flushed. The rest then ends as it should.
+    pub fn hasten_drain(&self) {
+        self.roster.borrow().subscribers().filter(|s| s.is_waited_for()).for_each(|s| s.finish());
+        self.devices.borrow().values().for_each(|device| device.abort(DeviceEnd::Drained));
     }
 
     /// Whether it is draining and its sessions have been let go.
@@ -177,7 +187,7 @@ impl Port {
     pub fn command(&self, session: SessionId, command: Command) {
         let Command { device, action, credit } = command;
         let done = match (self.id.transport, action) {
-            (Transport::Udp, Action::Write(data)) => udp::send(self, device, &data),
+            (Transport::Udp, Action::Write(data)) => udp::send(self, session, device, &data),
             (Transport::Udp, Action::Close) => false,
             (Transport::Tcp, Action::Write(data)) => {
                 self.find(session, device).is_some_and(|device| device.write(session, data, credit))
@@ -211,20 +221,20 @@ impl Port {
     /// Lets a device in, if a driver accepts its source and the port has room.
     pub fn admit(self: &Rc<Self>, stream: Stream, source: IpAddr, slot: OwnedSemaphorePermit) {
         let counts = &self.resources.counts;
-        let Some(audience) = self.roster.borrow_mut().audience(source) else {
+        if self.roster.borrow().accepting(source).next().is_none() {
             counts.one(Count::DevicesRefusedSource);
-            tracing::debug!(port = %self.id, remote_ip = %source, end = DeviceEnd::Refused.name(), "device refused: no driver accepts it");
-            return;
-        };
+            let end = DeviceEnd::Refused.name();
+            return tracing::debug!(port = %self.id, remote_ip = %source, end, "device refused: no driver accepts it");
+        }
         let limits = self.resources.limits();
         if self.devices.borrow().len() >= limits.devices_per_port_max {
             counts.one(Count::DevicesRefusedLimit);
-            tracing::warn!(port = %self.id, remote_ip = %source, "device refused: the port is full");
-            return;
+            let end = DeviceEnd::Refused.name();
+            return tracing::debug!(port = %self.id, remote_ip = %source, end, "device refused: the port is full");
         }
-        let options = stream
-            .set_nodelay()
-            .and_then(|()| stream.set_liveness(limits.device_keepalive, limits.device_user_timeout));
+        // Not before: an audience is released by its device.
+        let Some(audience) = self.roster.borrow_mut().audience(source) else { return };
+        let options = stream.set_nodelay().and_then(|()| stream.set_keepalive(limits.device_keepalive));
         if let Err(error) = options {
             // The connection is dead already; the first receive says how.
             tracing::debug!(port = %self.id, remote_ip = %source, %error, "socket options were not taken");
@@ -291,16 +301,20 @@ impl Port {
         }
     }
 
-    fn stop_sockets(&self, which: impl Fn(Family) -> bool) -> Vec<(Family, Closing)> {
-        let mut stopped = Vec::new();
+    fn stop_sockets(&self, which: impl Fn(Family) -> bool) {
         self.sockets.borrow_mut().retain(|(family, socket)| {
-            let stop = which(*family);
-            if stop {
-                stopped.push((*family, socket.stop()));
+            let stops = which(*family);
+            if stops {
+                socket.stop();
             }
-            !stop
+            !stops
         });
-        stopped
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        self.stop_sockets(|_| true);
     }
 }
 

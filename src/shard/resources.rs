@@ -3,12 +3,16 @@
 //! **Invariants.** It belongs to one thread; only budgets, slots and mailboxes reach beyond it.
 //! **Not here.** Ports and sessions themselves.
 
+use crate::policy::access::Access;
 use crate::policy::budget::Budget;
 use crate::policy::counts::Counts;
 use crate::policy::limits::Limits;
+use crate::shard::device::Device;
+use crate::shard::log_gate::LogGate;
 use crate::shard::mailbox::Peers;
 use crate::shard::ring::{DatagramBatch, Pool};
 use std::cell::{Cell, RefCell};
+use std::rc::Weak;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -17,6 +21,8 @@ use tokio::sync::Semaphore;
 pub struct Shared {
     /// Every bound.
     pub limits: Limits,
+    /// What drivers may do.
+    pub access: Arc<Access>,
     /// The way to every shard.
     pub peers: Peers,
     /// Room for devices.
@@ -31,9 +37,10 @@ pub struct Shared {
 
 impl Shared {
     /// Everything free.
-    pub fn new(limits: Limits, peers: Peers) -> Self {
+    pub fn new(limits: Limits, access: Access, peers: Peers) -> Self {
         Shared {
             limits,
+            access: Arc::new(access),
             peers,
             device_slots: Arc::new(Semaphore::new(limits.devices_max.min(Semaphore::MAX_PERMITS))),
             ports: Budget::new(limits.ports_max),
@@ -57,6 +64,12 @@ pub struct Resources {
     pub sessions: Cell<usize>,
     /// Devices of this shard's ports, until their sockets are closed.
     pub devices: Cell<usize>,
+    /// Devices that have a user timeout, as bytes may be under way to them.
+    pub under_way: RefCell<Vec<Weak<Device>>>,
+    /// For lines about accepting that pauses.
+    pub accept_log: LogGate,
+    /// For lines about datagram sockets that fail.
+    pub datagram_log: LogGate,
     /// One batch for all UDP ports, made with the first.
     pub datagrams: RefCell<Option<DatagramBatch>>,
 }
@@ -72,6 +85,9 @@ impl Resources {
             pool,
             sessions: Cell::new(0),
             devices: Cell::new(0),
+            under_way: RefCell::default(),
+            accept_log: LogGate::default(),
+            datagram_log: LogGate::default(),
             datagrams: RefCell::new(None),
         }
     }

@@ -1,17 +1,20 @@
-//! The UDP side of a port: datagrams to the drivers that accept their source, and datagrams of drivers to anywhere.
+//! The UDP side of a port: datagrams to the drivers that accept their source, and datagrams of drivers to wherever they
+//! may go.
 //!
 //! **Invariants.** One datagram is one message, whole; what finds no room in a driver's outbox is dropped for that driver
 //! alone, and counted.
 //! **Not here.** Waiting and draining (`ring::Datagrams`).
 
+use crate::policy::access::Egress;
 use crate::policy::counts::Count;
+use crate::policy::roster::SessionId;
 use crate::policy::sources::Family;
 use crate::protocol::frame::DATAGRAM_BYTES_MAX;
 use crate::protocol::message::{DeviceAddr, DeviceName, IpText, ToDriver};
 use crate::shard::outbox::Appended;
 use crate::shard::port::Port;
 use crate::shard::ring::{DatagramBatch, Datagrams, Readiness};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
@@ -22,24 +25,30 @@ const ERROR_PAUSE: Duration = Duration::from_millis(100);
 /// Receives on one socket until it is stopped. A task of its own.
 pub async fn receive(port: Weak<Port>, socket: Rc<Datagrams>) {
     loop {
-        match socket.readable().await {
-            Ok(Readiness::Readable) => {}
+        let failed = match socket.readable().await {
             Ok(Readiness::Stopped) => return,
-            Err(error) => {
-                tracing::warn!(%error, "waiting for datagrams failed");
-                tokio::time::sleep(ERROR_PAUSE).await;
-                continue;
+            Ok(Readiness::Readable) => {
+                let Some(port) = port.upgrade() else { return };
+                drain(&port, &socket)
             }
+            Err(error) => Err(error),
+        };
+        let Err(error) = failed else { continue };
+        let Some(id) = port.upgrade().map(|port| (port.id(), port.resources().datagram_log.pass())) else { return };
+        if let (port, Some(left_out)) = id {
+            tracing::warn!(%port, %error, left_out, "receiving datagrams failed");
         }
-        let Some(port) = port.upgrade() else { return };
-        let mut batch = port.resources().datagrams.borrow_mut();
-        let batch = batch.get_or_insert_with(DatagramBatch::default);
-        match batch.drain(&socket, |sender, data| deliver(&port, sender, data)) {
-            Ok(()) => {}
-            // Another turn took them, or an earlier send was refused: nothing is wrong with the socket.
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionRefused) => {}
-            Err(error) => tracing::warn!(%error, port = %port.id(), "receiving datagrams failed"),
-        }
+        tokio::time::sleep(ERROR_PAUSE).await;
+    }
+}
+
+fn drain(port: &Port, socket: &Datagrams) -> io::Result<()> {
+    let mut batch = port.resources().datagrams.borrow_mut();
+    let batch = batch.get_or_insert_with(DatagramBatch::default);
+    match batch.drain(socket, |sender, data| deliver(port, sender, data)) {
+        // Another turn took them, or an earlier send was refused: nothing is wrong with the socket.
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionRefused) => Ok(()),
+        result => result,
     }
 }
 
@@ -65,10 +74,17 @@ fn deliver(port: &Port, sender: SocketAddr, data: &[u8]) {
 }
 
 /// Sends one datagram of a driver; false where it is dropped: no address, no port, no socket of that family, too large,
-/// or refused by the kernel, whose buffer may be full.
-pub fn send(port: &Port, device: DeviceAddr, data: &[u8]) -> bool {
+/// to where this driver's may not go, or refused by the kernel, whose buffer may be full.
+pub fn send(port: &Port, session: SessionId, device: DeviceAddr, data: &[u8]) -> bool {
     let (Some(ip), Ok(number)) = (device.ip, u16::try_from(device.id_or_port)) else { return false };
     if number == 0 || data.len() > DATAGRAM_BYTES_MAX {
+        return false;
+    }
+    let may_go = match port.resources().shared.access.udp_egress {
+        Egress::Any => true,
+        Egress::Accepted => port.roster().accepts(session, ip),
+    };
+    if !may_go {
         return false;
     }
     let Some(socket) = port.datagrams(Family::of(ip)) else { return false };

@@ -196,6 +196,7 @@ impl<'a> Terminal<'a> {
                 Ok(Input::Line(_)) => note(&"not joined: nothing is sent"),
                 Ok(Input::End) => self.stop.store(true, Ordering::Relaxed),
                 Err(RecvTimeoutError::Timeout) => {}
+                #[expect(clippy::disallowed_methods, reason = "no shard runs in this program")]
                 Err(RecvTimeoutError::Disconnected) => thread::sleep(LOOK),
             }
         }

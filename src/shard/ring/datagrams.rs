@@ -6,7 +6,7 @@
 //! **Invariants.** Every datagram comes whole, as no buffer is smaller than the largest; an empty one is one.
 //! **Not here.** Who gets a datagram (`shard::udp`).
 
-use super::{Closing, Fd, cancel, fd, submit};
+use super::{cancel, fd, submit};
 use io_uring::opcode;
 use socket2::{SockAddr, SockAddrStorage, SockRef, Socket};
 use std::cell::Cell;
@@ -22,7 +22,7 @@ const DATAGRAM_BYTES: usize = 64 * 1024;
 
 /// A bound UDP socket. It closes when it and its pending poll are done with.
 pub struct Datagrams {
-    fd: Fd,
+    fd: Rc<OwnedFd>,
     stopped: Cell<bool>,
 }
 
@@ -77,11 +77,10 @@ impl Datagrams {
     }
 
     /// Ends the pending wait and every later one; the descriptor closes soon after.
-    pub fn stop(&self) -> Closing {
+    pub fn stop(&self) {
         if !self.stopped.replace(true) {
             cancel(&self.fd);
         }
-        Closing(Rc::downgrade(&self.fd))
     }
 }
 

@@ -3,7 +3,7 @@
 //! **Invariants.** Once stopped, no accept is posted any more and the pending one ends.
 //! **Not here.** Binding (`shard::sockets`), and who is let in.
 
-use super::{Closing, Fd, Stream, cancel, fd, submit};
+use super::{Stream, cancel, fd, submit};
 use io_uring::opcode;
 use socket2::{SockAddr, SockAddrStorage, Socket};
 use std::cell::Cell;
@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 /// A listening socket. It closes when it and its pending accept are done with.
 pub struct Listener {
-    fd: Fd,
+    fd: Rc<OwnedFd>,
     stopped: Cell<bool>,
 }
 
@@ -61,11 +61,10 @@ impl Listener {
     }
 
     /// Ends the pending accept and every later one; the descriptor closes soon after.
-    pub fn stop(&self) -> Closing {
+    pub fn stop(&self) {
         if !self.stopped.replace(true) {
             cancel(&self.fd);
         }
-        Closing(Rc::downgrade(&self.fd))
     }
 
     /// Whether it was stopped.

@@ -15,15 +15,15 @@ mod stream;
 pub use datagrams::{DatagramBatch, Datagrams, Readiness};
 pub use listener::{Accepted, Listener};
 pub use pool::{Buffer, Pool};
-pub use stream::{Deadline, Receipt, Stream};
+pub use stream::{Receipt, Sent, Stream, Timer};
 
 use io_uring::{cqueue, opcode, squeue, types};
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::rc::{Rc, Weak};
+use std::os::fd::{AsFd, AsRawFd};
+use std::rc::Rc;
 use tokio_uring::{InFlightOneshot, OneshotOutputTransform, UnsubmittedOneshot};
 
 thread_local! {
@@ -54,6 +54,7 @@ pub fn spawn<F: Future<Output = ()> + 'static>(task: F) -> tokio::task::JoinHand
     }
     TASKS.set(TASKS.get() + 1);
     let alive = Alive;
+    #[expect(clippy::disallowed_methods, reason = "the one place that counts")]
     tokio_uring::spawn(async move {
         let _alive = alive;
         task.await;
@@ -72,21 +73,10 @@ pub async fn turn() {
     let _ = tokio_uring::no_op().await;
 }
 
-/// Watches a socket that was stopped until its descriptor is closed: until then its address is in use.
-pub struct Closing(Weak<OwnedFd>);
-
-impl Closing {
-    /// Whether the descriptor is closed.
-    pub fn is_closed(&self) -> bool {
-        self.0.strong_count() == 0
-    }
-}
-
-/// A descriptor that operations share; it closes when the last of them and the socket's owner are done.
-type Fd = Rc<OwnedFd>;
-
-fn fd(fd: &Fd) -> types::Fd {
-    types::Fd(fd.as_raw_fd())
+/// The descriptor of a socket, for an entry. Operations share the socket, so it closes when the last of them and its
+/// owner are done.
+fn fd(socket: &impl AsFd) -> types::Fd {
+    types::Fd(socket.as_fd().as_raw_fd())
 }
 
 /// What an operation came to: the kernel's result and flags, and what the operation owned.
@@ -122,11 +112,11 @@ unsafe fn submit<D: Unpin + 'static>(data: D, entry: squeue::Entry) -> InFlightO
     UnsubmittedOneshot::new(data, Take(PhantomData), entry).submit()
 }
 
-/// Ends whatever is pending on `target`; each of its operations completes with ECANCELED, or with what it has already
+/// Ends whatever is pending on `socket`; each of its operations completes with ECANCELED, or with what it has already
 /// got.
-fn cancel(target: &Fd) {
-    let entry = opcode::AsyncCancel2::new(types::CancelBuilder::fd(fd(target)).all()).build();
+fn cancel<S: AsFd + 'static>(socket: &Rc<S>) {
+    let entry = opcode::AsyncCancel2::new(types::CancelBuilder::fd(fd(socket)).all()).build();
     // SAFETY: the entry points to no memory, and the data keeps the descriptor open. Its completion tells nothing that
     // the cancelled operations do not tell, so it may be dropped: there is no buffer in it.
-    drop(unsafe { submit(target.clone(), entry) });
+    drop(unsafe { submit(socket.clone(), entry) });
 }

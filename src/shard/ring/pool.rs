@@ -15,6 +15,10 @@ use tokio::sync::Notify;
 /// The only group of a shard's ring.
 pub(super) const GROUP: u16 = 0;
 
+/// What a buffer is filled with before the kernel gets it, in debug builds: a write that comes late, or past its length,
+/// shows when the buffer is given out the next time. Sanitizers do not see what the kernel writes.
+const PATTERN: u8 = 0xa5;
+
 /// The receive buffers of a shard. Clones are the same pool.
 #[derive(Clone)]
 pub struct Pool(Rc<Inner>);
@@ -27,6 +31,7 @@ struct Inner {
     out: Cell<usize>,
     /// Buffers that no one can give back, as the task that received them ended first.
     lost: Cell<usize>,
+    waits: Cell<u64>,
     /// Ids on their way back to the kernel.
     returned: RefCell<Vec<u16>>,
     return_due: Notify,
@@ -43,13 +48,15 @@ pub struct Buffer {
 impl Pool {
     /// Allocates `buffers` of `buffer_bytes` each and gives them to the ring of the calling shard.
     pub fn new(buffers: u16, buffer_bytes: usize) -> Self {
-        let memory: &'static mut [u8] = Box::leak(vec![0; usize::from(buffers) * buffer_bytes].into_boxed_slice());
+        let fill = if cfg!(debug_assertions) { PATTERN } else { 0 };
+        let memory: &'static mut [u8] = Box::leak(vec![fill; usize::from(buffers) * buffer_bytes].into_boxed_slice());
         let pool = Pool(Rc::new(Inner {
             memory: memory.as_mut_ptr(),
             buffer_bytes,
             buffers,
             out: Cell::new(usize::from(buffers)),
             lost: Cell::new(0),
+            waits: Cell::new(0),
             returned: RefCell::new((0..buffers).collect()),
             return_due: Notify::new(),
             freed: Notify::new(),
@@ -74,8 +81,14 @@ impl Pool {
         self.0.buffer_bytes
     }
 
+    /// How often a receive found no buffer.
+    pub fn waits(&self) -> u64 {
+        self.0.waits.get()
+    }
+
     /// Waits until the kernel has a buffer, as far as is known here.
     pub async fn freed(&self) {
+        self.0.waits.set(self.0.waits.get() + 1);
         if self.0.out.get() == usize::from(self.0.buffers) {
             self.0.freed.notified().await;
         }
@@ -85,7 +98,11 @@ impl Pool {
     pub(super) fn take(&self, id: u16, len: usize) -> Buffer {
         debug_assert!(id < self.0.buffers && len <= self.0.buffer_bytes);
         self.0.out.set(self.0.out.get() + 1);
-        Buffer { pool: self.clone(), id, len }
+        let buffer = Buffer { pool: self.clone(), id, len };
+        if cfg!(debug_assertions) {
+            assert!(buffer.rest().iter().all(|&byte| byte == PATTERN), "the kernel wrote past a receive's length");
+        }
+        buffer
     }
 
     /// Counts a buffer that the kernel may have picked for a receive whose result nobody takes.
@@ -97,6 +114,22 @@ impl Pool {
     fn address(&self, id: u16) -> *mut u8 {
         // SAFETY: ids are below the number of buffers, so the result lies within the one allocation.
         unsafe { self.0.memory.add(usize::from(id) * self.0.buffer_bytes) }
+    }
+}
+
+impl Buffer {
+    /// What lies behind the bytes that were received.
+    fn rest(&self) -> &[u8] {
+        // SAFETY: as in `deref`; these bytes were initialised when the memory was allocated.
+        unsafe {
+            std::slice::from_raw_parts(self.pool.address(self.id).add(self.len), self.pool.0.buffer_bytes - self.len)
+        }
+    }
+
+    /// Makes ready for being given out again.
+    fn refill(&mut self) {
+        // SAFETY: the buffer is this value's alone until its id is given back.
+        unsafe { self.pool.address(self.id).write_bytes(PATTERN, self.len) };
     }
 }
 
@@ -112,6 +145,9 @@ impl Deref for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        if cfg!(debug_assertions) {
+            self.refill();
+        }
         self.pool.0.returned.borrow_mut().push(self.id);
         self.pool.0.return_due.notify_one();
     }

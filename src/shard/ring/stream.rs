@@ -5,14 +5,15 @@
 //! **Not here.** When a socket ends; the three steps of ending are its owner's.
 
 use super::pool::GROUP;
-use super::{Buffer, Fd, Pool, cancel, fd, spawn, submit};
+use super::{Buffer, Pool, cancel, fd, spawn, submit};
 use bytes::{Buf, Bytes};
 use io_uring::{cqueue, opcode, squeue};
 use socket2::{SockRef, TcpKeepalive};
 use std::cell::Cell;
+use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Shutdown};
-use std::os::fd::OwnedFd;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::null_mut;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -25,9 +26,24 @@ const KEEPALIVE_PROBES: u32 = 3;
 pub struct Stream(Rc<Inner>);
 
 struct Inner {
-    fd: Fd,
+    fd: OwnedFd,
     interrupted: Cell<bool>,
     abandoned: Cell<bool>,
+}
+
+impl AsFd for Inner {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// What a send came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// The kernel has all of it.
+    Whole,
+    /// It was abandoned; `on_progress` was told how far it came.
+    Abandoned,
 }
 
 /// What a receive came to.
@@ -42,7 +58,7 @@ pub enum Receipt {
 
 impl Stream {
     pub(super) fn new(fd: OwnedFd) -> Self {
-        let inner = Inner { fd: Rc::new(fd), interrupted: Cell::new(false), abandoned: Cell::new(false) };
+        let inner = Inner { fd, interrupted: Cell::new(false), abandoned: Cell::new(false) };
         Stream(Rc::new(inner))
     }
 
@@ -55,11 +71,11 @@ impl Stream {
             if self.0.interrupted.take() {
                 return Ok(Receipt::Interrupted);
             }
-            let entry = opcode::Recv::new(fd(&self.0.fd), null_mut(), pool.buffer_bytes() as u32)
+            let entry = opcode::Recv::new(fd(&self.0), null_mut(), pool.buffer_bytes() as u32)
                 .buf_group(GROUP)
                 .build()
                 .flags(squeue::Flags::BUFFER_SELECT);
-            let receiving = Receiving { _fd: self.0.fd.clone(), pool: Some(pool.clone()) };
+            let receiving = Receiving { _stream: self.clone(), pool: Some(pool.clone()) };
             // SAFETY: the kernel writes into a buffer of the pool alone, whose memory is never freed.
             let mut received = unsafe { submit(receiving, entry) }.await;
             received.data.pool = None;
@@ -89,16 +105,16 @@ impl Stream {
     /// while the other end takes nothing: without bound, unless [`abandon_send`](Self::abandon_send) is called.
     ///
     /// # Errors
-    /// What send(2) says; `TimedOut` where it was abandoned.
-    pub async fn send_all(&self, mut data: Bytes, mut on_progress: impl FnMut(usize)) -> io::Result<()> {
+    /// What send(2) says.
+    pub async fn send_all(&self, mut data: Bytes, mut on_progress: impl FnMut(usize)) -> io::Result<Sent> {
         while data.has_remaining() {
             if self.0.abandoned.get() {
-                return Err(io::ErrorKind::TimedOut.into());
+                return Ok(Sent::Abandoned);
             }
             let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
-            let entry = opcode::Send::new(fd(&self.0.fd), data.as_ptr(), len).flags(libc::MSG_NOSIGNAL).build();
+            let entry = opcode::Send::new(fd(&self.0), data.as_ptr(), len).flags(libc::MSG_NOSIGNAL).build();
             // SAFETY: `Bytes` keeps its bytes where they are when it moves, and is not dropped before completion.
-            let sent = unsafe { submit((self.0.fd.clone(), data), entry) }.await;
+            let sent = unsafe { submit((self.0.clone(), data), entry) }.await;
             let outcome = sent.outcome();
             data = sent.data.1;
             match outcome {
@@ -111,7 +127,7 @@ impl Stream {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(Sent::Whole)
     }
 
     /// Sends what fits into the socket without waiting, and says how much that was.
@@ -125,13 +141,13 @@ impl Stream {
     /// Ends the receive that is pending, or the next one at once.
     pub fn interrupt(&self) {
         self.0.interrupted.set(true);
-        cancel(&self.0.fd);
+        cancel(&self.0);
     }
 
     /// Ends the pending send and every later one. The socket is to be shut down or reset next.
     pub fn abandon_send(&self) {
         self.0.abandoned.set(true);
-        cancel(&self.0.fd);
+        cancel(&self.0);
     }
 
     /// Shuts a side of the connection down. The other end may already have reset it, which is as good.
@@ -144,16 +160,44 @@ impl Stream {
         let _ = self.socket().set_linger(Some(Duration::ZERO));
     }
 
-    /// Receives and drops what comes until the other end closes, for `time` at most.
-    pub async fn linger(&self, pool: &Pool, time: Duration) {
+    /// Bytes that were sent and that the other end has not acknowledged.
+    pub fn unacknowledged_bytes(&self) -> usize {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: TIOCOUTQ writes one int, which outlives the call.
+        let result = unsafe { libc::ioctl(self.0.fd.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) };
+        if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+    }
+
+    /// Receives and drops what comes until the other end closes, for `time` at most; or longer while it still takes what
+    /// was written, unless it takes nothing for `stalled`: then the connection is reset.
+    pub async fn linger(&self, pool: &Pool, time: Duration, stalled: Duration) {
+        let mut left_bytes = usize::MAX;
+        let mut progressed_at = Instant::now();
+        while self.drop_received(pool, time).await {
+            let now_left_bytes = self.unacknowledged_bytes();
+            if now_left_bytes == 0 {
+                return;
+            }
+            if now_left_bytes < left_bytes {
+                left_bytes = now_left_bytes;
+                progressed_at = Instant::now();
+            } else if progressed_at.elapsed() >= stalled {
+                return self.reset_on_close();
+            }
+        }
+    }
+
+    /// Receives and drops; true when `time` is over, false when the other end has closed.
+    async fn drop_received(&self, pool: &Pool, time: Duration) -> bool {
         let until = Instant::now() + time;
-        let _deadline = Deadline::after(time, self);
+        let _deadline = Timer::interrupt_after(time, self);
         loop {
             match self.receive(pool).await {
                 Ok(Receipt::Data(_)) => {}
+                Ok(Receipt::Interrupted) if Instant::now() >= until => return true,
                 // Meant for a receive before.
-                Ok(Receipt::Interrupted) if Instant::now() < until => {}
-                Ok(Receipt::End | Receipt::Interrupted) | Err(_) => return,
+                Ok(Receipt::Interrupted) => {}
+                Ok(Receipt::End) | Err(_) => return false,
             }
         }
     }
@@ -166,38 +210,31 @@ impl Stream {
         self.socket().set_tcp_nodelay(true)
     }
 
-    /// Ends the connection when its other end is dead: three keepalive probes, `interval` after the last byte and apart,
-    /// and, unless it is zero, `unacknowledged` for bytes that are under way.
+    /// Ends an idle connection whose other end is dead: three keepalive probes, `interval` after the last byte and apart.
     ///
     /// # Errors
     /// What setsockopt(2) says.
-    pub fn set_liveness(&self, interval: Duration, unacknowledged: Duration) -> io::Result<()> {
+    pub fn set_keepalive(&self, interval: Duration) -> io::Result<()> {
         let probes = TcpKeepalive::new().with_time(interval).with_interval(interval).with_retries(KEEPALIVE_PROBES);
-        self.socket().set_tcp_keepalive(&probes)?;
-        if !unacknowledged.is_zero() {
-            self.socket().set_tcp_user_timeout(Some(unacknowledged))?;
-        }
-        Ok(())
+        self.socket().set_tcp_keepalive(&probes)
     }
 
-    /// The address that the other end reached.
-    ///
-    /// # Errors
-    /// What getsockname(2) says.
-    pub fn local_ip(&self) -> io::Result<IpAddr> {
-        let address = self.socket().local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        Ok(address.ip().to_canonical())
+    /// Ends the connection when the other end acknowledges nothing of what was sent for `time`; `None` leaves it to the
+    /// kernel. Only while something is under way: the option takes the place of the keepalive's count (tcp(7)).
+    pub fn set_user_timeout(&self, time: Option<Duration>) {
+        // A connection that is reset refuses it, and needs it no more.
+        let _ = self.socket().set_tcp_user_timeout(time);
     }
 
     fn socket(&self) -> SockRef<'_> {
-        SockRef::from(&*self.0.fd)
+        SockRef::from(&self.0.fd)
     }
 }
 
 /// What a pending receive owns. Dropped with its pool still in it, its result was not taken: whatever buffer the kernel
 /// picks is lost.
 struct Receiving {
-    _fd: Fd,
+    _stream: Stream,
     pool: Option<Pool>,
 }
 
@@ -209,23 +246,27 @@ impl Drop for Receiving {
     }
 }
 
-/// Interrupts a stream's receive when its time is over; dropping it before takes that back.
-pub struct Deadline(tokio::task::JoinHandle<()>);
+/// A task of timers alone, which ends when this drops: the only kind that may be aborted.
+pub struct Timer(tokio::task::JoinHandle<()>);
 
-impl Deadline {
-    /// Interrupts `stream` after `time`.
-    pub fn after(time: Duration, stream: &Stream) -> Self {
+impl Timer {
+    /// Starts `task`, which waits for timers alone and ends operations from outside.
+    pub fn spawn(task: impl Future<Output = ()> + 'static) -> Self {
+        Timer(spawn(task))
+    }
+
+    /// Interrupts the receive of `stream` after `time`.
+    pub fn interrupt_after(time: Duration, stream: &Stream) -> Self {
         let stream = stream.clone();
-        Deadline(spawn(async move {
+        Timer::spawn(async move {
             tokio::time::sleep(time).await;
             stream.interrupt();
-        }))
+        })
     }
 }
 
-impl Drop for Deadline {
+impl Drop for Timer {
     fn drop(&mut self) {
-        // A timer, so it may be aborted.
         self.0.abort();
     }
 }

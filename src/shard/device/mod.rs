@@ -2,28 +2,29 @@
 //!
 //! **Invariants.** Its drivers get OPENED first, then every RECEIVED in order, then CLOSED, once. It is read only while
 //! its drivers have room. Once it is ending nothing is queued for it, and what was queued before still leaves, unless
-//! it makes no progress. The credit of a write is held until the kernel has its bytes, or it is dropped.
-//! **Not here.** Who its drivers are (`policy::roster`), and the table it stands in (`port`).
+//! it makes no progress.
+//! **Not here.** Its queue (`queue`) and its writer (`writing`), who its drivers are (`policy::roster`), and the table it
+//! stands in (`port`).
+
+mod queue;
+mod writing;
+
+pub use writing::watch_under_way;
 
 use crate::policy::counts::Count;
 use crate::policy::ending::DeviceEnd;
 use crate::policy::roster::{Audience, SessionId};
 use crate::protocol::message::{DeviceName, ToDriver};
-use crate::shard::credit::Credit;
 use crate::shard::outbox::{Appended, Subscription};
 use crate::shard::port::Port;
 use crate::shard::resources::Resources;
-use crate::shard::ring::{self, Buffer, Receipt, Stream};
-use bytes::Bytes;
+use crate::shard::ring::{Buffer, Receipt, Stream};
+use queue::WriteQueue;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::net::{IpAddr, Shutdown};
 use std::rc::{Rc, Weak};
-use std::time::Duration;
-use tokio::sync::{Notify, OwnedSemaphorePermit};
-
-/// Small writes are gathered up to this size into one send.
-const GATHERED_BYTES_MAX: usize = 64 << 10;
+use tokio::sync::OwnedSemaphorePermit;
+use writing::FlushFor;
 
 /// One connected device.
 pub struct Device {
@@ -32,23 +33,10 @@ pub struct Device {
     audience: Rc<Audience<Rc<Subscription>>>,
     ending: Cell<Option<DeviceEnd>>,
     queue: RefCell<Option<Box<WriteQueue>>>,
+    has_user_timeout: Cell<bool>,
     port: Weak<Port>,
     resources: Rc<Resources>,
     _slot: OwnedSemaphorePermit,
-}
-
-/// What waits for a device; it exists while its writer runs.
-struct WriteQueue {
-    writes: VecDeque<Write>,
-    /// Bytes that the kernel has taken in all, to tell progress by.
-    taken_bytes: u64,
-    emptied: Rc<Notify>,
-}
-
-struct Write {
-    session: SessionId,
-    data: Bytes,
-    credit: Credit,
 }
 
 impl Device {
@@ -68,6 +56,7 @@ impl Device {
             audience,
             ending: Cell::new(None),
             queue: RefCell::new(None),
+            has_user_timeout: Cell::new(false),
             port: Rc::downgrade(port),
             resources: resources.clone(),
             _slot: slot,
@@ -101,29 +90,7 @@ impl Device {
 
     /// Bytes of a session's credit that wait for this device.
     pub fn credit_of(&self, session: SessionId) -> usize {
-        let queue = self.queue.borrow();
-        let writes = queue.iter().flat_map(|queue| &queue.writes);
-        writes.filter(|write| write.session == session).map(|write| write.credit.bytes()).sum()
-    }
-
-    /// Queues bytes of a session; false where the device is ending. Never waits: the credit is the bound.
-    pub fn write(self: &Rc<Self>, session: SessionId, data: Bytes, credit: Credit) -> bool {
-        if self.ending.get().is_some() {
-            return false;
-        }
-        if data.is_empty() {
-            return true;
-        }
-        let write = Write { session, data, credit };
-        let mut queue = self.queue.borrow_mut();
-        if let Some(queue) = &mut *queue {
-            queue.writes.push_back(write);
-        } else {
-            let writes = VecDeque::from([write]);
-            *queue = Some(Box::new(WriteQueue { writes, taken_bytes: 0, emptied: Rc::default() }));
-            ring::spawn(write_queued(self.clone()));
-        }
-        true
+        self.queue.borrow().as_ref().map_or(0, |queue| queue.credit_of(session))
     }
 
     /// Ends the device once what is queued for it has left, or has made no progress for the flush limit. The first
@@ -134,9 +101,17 @@ impl Device {
         }
         self.ending.set(Some(why));
         if self.is_flushed() {
-            self.stream.interrupt();
+            self.finish_writing();
         } else {
-            ring::spawn(watch_flush(Rc::downgrade(self), self.resources.limits().flush_time_max));
+            self.watch_flush(FlushFor::End);
+        }
+    }
+
+    /// A session has left that may have writes queued here: they still leave, unless they make no progress for the flush
+    /// limit.
+    pub fn flush_for_left(self: &Rc<Self>, session: SessionId) {
+        if self.credit_of(session) > 0 {
+            self.watch_flush(FlushFor::Left(session));
         }
     }
 
@@ -146,10 +121,18 @@ impl Device {
             self.ending.set(Some(why));
         }
         if let Some(queue) = &mut *self.queue.borrow_mut() {
-            queue.writes.clear();
+            queue.clear();
         }
+        // What the kernel holds for it goes, too.
+        self.stream.reset_on_close();
         // Ends the pending send and the pending receive.
         self.stream.shutdown(Shutdown::Both);
+    }
+
+    /// Nothing more is written: the device sees the end at once, also while its reader waits for a driver.
+    fn finish_writing(&self) {
+        self.stream.shutdown(Shutdown::Write);
+        self.stream.interrupt();
     }
 
     fn is_flushed(&self) -> bool {
@@ -158,7 +141,7 @@ impl Device {
 
     /// Waits until the writer has ended.
     async fn flushed(&self) {
-        let emptied = self.queue.borrow().as_ref().map(|queue| queue.emptied.clone());
+        let emptied = self.queue.borrow().as_ref().map(|queue| queue.emptied());
         if let Some(emptied) = emptied {
             emptied.notified().await;
         }
@@ -218,33 +201,6 @@ impl Device {
             self.resources.counts.one(Count::MessagesToDrivers);
         }
     }
-
-    /// The next bytes to send, and how many writes they are.
-    fn gather(&self) -> Option<(Bytes, usize)> {
-        let queue = self.queue.borrow();
-        let writes = &queue.as_ref()?.writes;
-        let first = writes.front()?;
-        if writes.len() == 1 || first.data.len() >= GATHERED_BYTES_MAX {
-            return Some((first.data.clone(), 1));
-        }
-        let mut bytes = Vec::new();
-        let mut count = 0;
-        for write in writes.iter().take_while(|write| write.data.len() < GATHERED_BYTES_MAX) {
-            if bytes.len() + write.data.len() > GATHERED_BYTES_MAX {
-                break;
-            }
-            bytes.extend_from_slice(&write.data);
-            count += 1;
-        }
-        Some((Bytes::from(bytes), count))
-    }
-
-    fn taken(&self, bytes: usize) {
-        self.resources.counts.add(Count::DeviceBytesWritten, bytes as u64);
-        if let Some(queue) = &mut *self.queue.borrow_mut() {
-            queue.taken_bytes += bytes as u64;
-        }
-    }
 }
 
 impl Drop for Device {
@@ -264,17 +220,13 @@ pub async fn serve(device: Rc<Device>, unopened: Vec<Rc<Subscription>>) {
     }
     let end = device.read().await;
     if device.ending.get().is_none() {
-        device.ending.set(Some(end));
-        if !device.is_flushed() {
-            if end == DeviceEnd::DeviceClosed {
-                ring::spawn(watch_flush(Rc::downgrade(&device), device.resources.limits().flush_time_max));
-            } else {
-                device.abort(end);
-            }
+        if end == DeviceEnd::DeviceClosed {
+            device.end(end);
+        } else {
+            device.abort(end);
         }
     }
     device.flushed().await;
-    device.stream.shutdown(Shutdown::Write);
     leaving.announce().await;
     drop(leaving);
     tracing::debug!(
@@ -284,7 +236,8 @@ pub async fn serve(device: Rc<Device>, unopened: Vec<Rc<Subscription>>) {
     );
     if matches!(end, DeviceEnd::DriverClosed | DeviceEnd::Orphaned | DeviceEnd::Drained) {
         // Unread input would make the close a reset, which destroys what was just written.
-        device.stream.linger(&device.resources.pool, device.resources.limits().linger_time_max).await;
+        let limits = device.resources.limits();
+        device.stream.linger(&device.resources.pool, limits.linger_time_max, limits.flush_time_max).await;
     }
 }
 
@@ -327,46 +280,5 @@ impl Drop for Leaving {
         if let Some(port) = self.device.port.upgrade() {
             port.device_announced();
         }
-    }
-}
-
-/// The writer: sends what is queued until nothing is.
-async fn write_queued(device: Rc<Device>) {
-    while let Some((bytes, count)) = device.gather() {
-        let sent = device.stream.send_all(bytes, |taken| device.taken(taken)).await;
-        let mut queue = device.queue.borrow_mut();
-        let Some(queue) = queue.as_mut() else { break };
-        match sent {
-            // Fewer where an abort has cleared the queue.
-            Ok(()) => drop(queue.writes.drain(..count.min(queue.writes.len()))),
-            Err(_) => queue.writes.clear(),
-        }
-        if let Err(error) = sent {
-            // The reader would see it too, but it may be waiting for a driver.
-            if device.ending.get().is_none() {
-                device.ending.set(Some(DeviceEnd::from_io(&error)));
-            }
-        }
-    }
-    let queue = device.queue.take();
-    if device.ending.get().is_some() {
-        device.stream.interrupt();
-    }
-    if let Some(queue) = queue {
-        queue.emptied.notify_waiters();
-    }
-}
-
-/// Aborts an ending device when what is queued for it makes no progress. It does not keep the device.
-async fn watch_flush(device: Weak<Device>, time: Duration) {
-    let mut before = None;
-    while let Some(taken) = device.upgrade().and_then(|device| device.queue.borrow().as_ref().map(|q| q.taken_bytes)) {
-        if before == Some(taken)
-            && let Some(device) = device.upgrade()
-        {
-            return device.abort(DeviceEnd::Stalled);
-        }
-        before = Some(taken);
-        tokio::time::sleep(time).await;
     }
 }

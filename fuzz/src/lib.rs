@@ -1,0 +1,11 @@
+//! What must hold for any input, one module a fuzz target. A module's `check` panics where something does not hold.
+//!
+//! **Invariants.** A check is deterministic: no clock, no io, no randomness but its input.
+//! **Not here.** The engine (`fuzz_targets`), and the inputs to begin with (`seeds`), which `tests/seeds.rs` runs
+//! without the engine.
+
+pub mod accept_list;
+pub mod http_head;
+pub mod message;
+pub mod port_model;
+pub mod websocket;

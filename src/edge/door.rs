@@ -1,0 +1,102 @@
+//! Who comes in: the check of a request's token, and how an address that keeps failing it is slowed down.
+//!
+//! **Invariants.** Right and wrong tokens of an address wait alike. A wait ends early when its connection is let go. No
+//! token is logged.
+//! **Not here.** How slow (`policy::attempts`), which routes need a token (`routes`), what a driver may do inside
+//! (`policy::access`).
+
+use crate::edge::handshakes::Handshake;
+use crate::policy::attempts::{Attempts, Verdict};
+use crate::policy::counts::Count;
+use crate::policy::token::Token;
+use crate::shard::log_gate::LogGate;
+use crate::shard::resources::Resources;
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// One shard's door.
+pub struct Door {
+    resources: Rc<Resources>,
+    token: Token,
+    attempts: RefCell<Attempts>,
+    started_at: Instant,
+    refused_log: LogGate,
+}
+
+/// A request that needs a token, and where it comes from.
+pub struct Caller<'a> {
+    /// The token that it presents.
+    pub presented: &'a str,
+    /// Its address, in canonical form.
+    pub remote_ip: IpAddr,
+    /// Its id, for the log.
+    pub request_id: &'a str,
+}
+
+/// Why a request is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// Its token is wrong or missing.
+    WrongToken,
+    /// Too many tokens from its address were; this one was not looked at.
+    TooManyFailed,
+}
+
+impl Door {
+    /// A door that opens to this token, with no address in bad repute.
+    pub fn new(resources: Rc<Resources>, token: Token) -> Self {
+        Door {
+            resources,
+            token,
+            attempts: RefCell::default(),
+            started_at: Instant::now(),
+            refused_log: LogGate::default(),
+        }
+    }
+
+    /// Lets a request in or not. Waits for up to 2 s where its address has failed often, for less where `handshake` is
+    /// let go.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn let_in(&self, caller: Caller<'_>, handshake: Option<&mut Handshake>) -> Result<(), Refused> {
+        let mut verdict = self.ask(caller.remote_ip);
+        if let Verdict::Wait(time) = verdict {
+            // Those that waited beside this one may have failed meanwhile.
+            verdict = if wait(time, handshake).await { self.ask(caller.remote_ip) } else { Verdict::Refuse };
+        }
+        if verdict == Verdict::Refuse {
+            self.resources.counts.one(Count::TokensUnchecked);
+            return Err(Refused::TooManyFailed);
+        }
+        if self.token.matches(caller.presented) {
+            return Ok(());
+        }
+        self.attempts.borrow_mut().failed(caller.remote_ip, self.started_at.elapsed());
+        self.resources.counts.one(Count::TokensRefused);
+        if let Some(left_out) = self.refused_log.pass() {
+            let Caller { remote_ip, request_id, .. } = caller;
+            tracing::warn!(%remote_ip, request_id, left_out, "token refused");
+        }
+        Err(Refused::WrongToken)
+    }
+
+    fn ask(&self, remote_ip: IpAddr) -> Verdict {
+        self.attempts.borrow().ask(remote_ip, self.started_at.elapsed())
+    }
+}
+
+/// Waits; false where the connection is let go before.
+async fn wait(time: Duration, handshake: Option<&mut Handshake>) -> bool {
+    let waited = tokio::time::sleep(time);
+    let Some(handshake) = handshake else {
+        waited.await;
+        return true;
+    };
+    tokio::select! {
+        () = waited => true,
+        () = handshake.let_go() => false,
+    }
+}

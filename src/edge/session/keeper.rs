@@ -1,0 +1,44 @@
+//! The keeper of a session: pings an idle driver, and ends one that takes nothing or shows no life.
+//!
+//! **Invariants.** It waits for timers alone, so it may be aborted. Progress is what the driver has acknowledged.
+//! **Not here.** What an ending does to the socket (`writer`).
+
+use super::Session;
+use crate::policy::ending::SessionEnd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// How often it looks, at most and at least; in between it is a quarter of the shortest limit.
+const STEP_MAX: Duration = Duration::from_secs(5);
+const STEP_MIN: Duration = Duration::from_millis(50);
+
+impl Session {
+    /// Looks after the session for as long as it is served. Timers alone.
+    pub(super) async fn keep(self: Rc<Self>) {
+        let limits = *self.resources.limits();
+        let shortest = limits.stall_time_max.min(limits.ping_interval).min(limits.driver_silence_max);
+        let step = (shortest / 4).clamp(STEP_MIN, STEP_MAX);
+        let mut arrived_bytes = 0;
+        let mut progressed_at = Instant::now();
+        loop {
+            tokio::time::sleep(step).await;
+            let now = Instant::now();
+            // What the driver takes, not what the kernel takes, which wakes a send by the third of its buffer.
+            let arrived_now = self.taken_bytes.get().saturating_sub(self.stream.unacknowledged_bytes() as u64);
+            if arrived_now > arrived_bytes || !self.is_sending.get() {
+                arrived_bytes = arrived_now;
+                progressed_at = now;
+            }
+            if now - progressed_at >= limits.stall_time_max {
+                self.set_end(SessionEnd::Stalled);
+                self.stream.abandon_send();
+            } else if now - self.alive_at.get() >= limits.driver_silence_max {
+                self.set_end(SessionEnd::Silent);
+            } else if now - self.alive_at.get().max(self.pinged_at.get()) >= limits.ping_interval {
+                self.pinged_at.set(now);
+                self.websocket.borrow_mut().ping();
+                self.control_due.notify_one();
+            }
+        }
+    }
+}

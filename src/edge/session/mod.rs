@@ -1,0 +1,173 @@
+//! One driver's session: a writer that takes chunks from the inbox to the socket, a reader that turns messages into
+//! commands, and a keeper that watches for stalls and silence.
+//!
+//! **Invariants.** The first ending stands. The inbox is let go after the last command was sent, so that the port sees the
+//! commands first. What the session may use is reserved.
+//! **Not here.** Its parts (`writer`, `reader`, `keeper`), WebSocket's frames and errors (`websocket`), the join (`api`).
+
+mod keeper;
+mod place;
+mod reader;
+mod writer;
+
+pub use place::Place;
+
+use crate::edge::websocket::{LARGE_MESSAGE_BYTES, WebSocket};
+use crate::policy::budget::Reservation;
+use crate::policy::counts::Count;
+use crate::policy::ending::SessionEnd;
+use crate::policy::limits::Limits;
+use crate::policy::port_id::PortId;
+use crate::policy::roster::SessionId;
+use crate::shard::credit::Window;
+use crate::shard::log_gate::LogGate;
+use crate::shard::outbox::Inbox;
+use crate::shard::resources::Resources;
+use crate::shard::ring::{self, Stream, Timer};
+use std::cell::{Cell, RefCell};
+use std::net::Shutdown;
+use std::rc::Rc;
+use std::time::Instant;
+use tokio::sync::Notify;
+use tracing::{Level, Span};
+
+/// What a session uses beside outbox and window: its WebSocket's buffers and the message under way.
+const OWN_BYTES_MAX: usize = LARGE_MESSAGE_BYTES + (32 << 10);
+
+/// What a session may use at most without a large message: the amount that a join reserves.
+pub fn session_bytes_max(limits: &Limits) -> usize {
+    limits.outbox_bytes_max + limits.write_window_bytes_max + OWN_BYTES_MAX
+}
+
+/// One session.
+pub struct Session {
+    id: SessionId,
+    port: PortId,
+    /// Who it is, for log lines.
+    span: Span,
+    stream: Stream,
+    resources: Rc<Resources>,
+    window: Window,
+    memory: RefCell<Reservation>,
+    /// What is reserved while no large message is under way.
+    memory_bytes_min: usize,
+    websocket: RefCell<WebSocket>,
+    control_due: Notify,
+    end: Cell<Option<SessionEnd>>,
+    alive_at: Cell<Instant>,
+    pinged_at: Cell<Instant>,
+    is_sending: Cell<bool>,
+    /// Bytes that the kernel has taken in all.
+    taken_bytes: Cell<u64>,
+    _place: Place,
+    ignored_log: LogGate,
+}
+
+impl Session {
+    /// A session that has joined `port`; [`serve`](Self::serve) answers the driver from then on. `memory` is at least
+    /// [`session_bytes_max`].
+    pub fn new(
+        id: SessionId,
+        port: PortId,
+        span: Span,
+        stream: Stream,
+        resources: Rc<Resources>,
+        place: Place,
+        mut memory: Reservation,
+    ) -> Rc<Self> {
+        let limits = *resources.limits();
+        resources.counts.one(Count::SessionsJoined);
+        let memory_bytes_min = memory.amount() - limits.write_window_bytes_max;
+        let window_memory = memory.split_above(memory_bytes_min);
+        Rc::new(Session {
+            id,
+            port,
+            span,
+            stream,
+            window: Window::new(limits.write_window_bytes_max, window_memory),
+            memory: RefCell::new(memory),
+            memory_bytes_min,
+            websocket: RefCell::new(WebSocket::new(limits.message_bytes_max)),
+            control_due: Notify::new(),
+            end: Cell::new(None),
+            alive_at: Cell::new(Instant::now()),
+            pinged_at: Cell::new(Instant::now()),
+            is_sending: Cell::new(false),
+            taken_bytes: Cell::new(0),
+            _place: place,
+            ignored_log: LogGate::default(),
+            resources,
+        })
+    }
+
+    /// Runs the session to its end. `first` is what the driver sent behind its request.
+    pub async fn serve(self: Rc<Self>, mut inbox: Inbox, first: Vec<u8>) {
+        self.span.in_scope(|| tracing::info!("driver joined"));
+        let serving = Serving { session: self.clone(), _keeper: Timer::spawn(self.clone().keep()) };
+        let reader = ring::spawn(self.clone().read(first));
+        self.write(&mut inbox).await;
+        // After a failed send the reader takes what the driver had sent before, and then meets the error itself.
+        if !matches!(self.end.get(), Some(SessionEnd::Io(_) | SessionEnd::DriverGone)) && !reader.is_finished() {
+            self.stream.interrupt();
+        }
+        if reader.await.is_err() {
+            self.resources.counts.one(Count::TasksFailed);
+        }
+        drop(inbox);
+        let end = self.end.get().unwrap_or(SessionEnd::Failed);
+        drop(serving);
+        self.log_left(end);
+        if !matches!(end, SessionEnd::DriverGone | SessionEnd::Io(_)) {
+            let limits = self.resources.limits();
+            self.stream.linger(&self.resources.pool, limits.linger_time_max, limits.flush_time_max).await;
+        }
+    }
+
+    fn set_end(&self, end: SessionEnd) {
+        if self.end.get().is_none() {
+            self.end.set(Some(end));
+            self.control_due.notify_one();
+        }
+    }
+
+    /// Whether reading goes on: while the daemon drains, and after a failed send, the driver's socket is still read.
+    fn reads_on(&self) -> bool {
+        matches!(self.end.get(), None | Some(SessionEnd::Drained | SessionEnd::Io(_)))
+    }
+
+    fn log_left(&self, end: SessionEnd) {
+        let (end_name, close_code, reason) = (end.name(), end.close_code(), end.reason());
+        self.span.in_scope(|| match end.level() {
+            Level::ERROR => tracing::error!(end = end_name, close_code, %reason, "driver left"),
+            Level::WARN => tracing::warn!(end = end_name, close_code, %reason, "driver left"),
+            _ => tracing::info!(end = end_name, close_code, %reason, "driver left"),
+        });
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let counts = &self.resources.counts;
+        counts.one(Count::SessionsEnded);
+        match self.end.get() {
+            Some(SessionEnd::Stalled) => counts.one(Count::SessionsStalled),
+            Some(SessionEnd::Silent) => counts.one(Count::SessionsSilent),
+            _ => {}
+        }
+    }
+}
+
+/// The task that serves a session, while it does: its end, also by a panic, ends the others.
+struct Serving {
+    session: Rc<Session>,
+    _keeper: Timer,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.session.set_end(SessionEnd::Failed);
+            self.session.stream.shutdown(Shutdown::Both);
+        }
+    }
+}

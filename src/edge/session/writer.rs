@@ -1,0 +1,107 @@
+//! The writer of a session: chunks and control frames to the driver's socket, and the goodbye.
+//!
+//! **Invariants.** Chunks and control frames leave whole and one after the other. Nothing follows the goodbye.
+//! **Not here.** When a send has stalled (`keeper`).
+
+use super::Session;
+use crate::policy::counts::Count;
+use crate::policy::ending::SessionEnd;
+use crate::protocol::frame::FrameWalk;
+use crate::shard::outbox::Inbox;
+use crate::shard::ring::Sent;
+use bytes::Bytes;
+use std::net::Shutdown;
+use std::time::Instant;
+
+impl Session {
+    /// Takes chunks from the inbox to the socket, and control frames between them, until the session ends.
+    pub(super) async fn write(&self, inbox: &mut Inbox) {
+        while self.end.get().is_none() {
+            let chunk = tokio::select! {
+                () = self.control_due.notified() => None,
+                chunk = inbox.next() => Some(chunk),
+            };
+            match chunk {
+                None => {}
+                Some(Some(chunk)) => {
+                    let sent = self.send(Bytes::from(chunk)).await;
+                    self.alive_at.set(if sent { Instant::now() } else { self.alive_at.get() });
+                }
+                Some(None) => self.set_end(SessionEnd::Drained),
+            }
+            if self.end.get().is_none() {
+                self.send_control().await;
+            }
+        }
+        self.say_goodbye().await;
+    }
+
+    async fn send_control(&self) {
+        loop {
+            let control = self.websocket.borrow_mut().take_control();
+            if self.websocket.borrow().is_closed() {
+                self.set_end(SessionEnd::DriverClosed);
+            }
+            if control.is_empty() || !self.send(Bytes::from(control)).await {
+                return;
+            }
+        }
+    }
+
+    /// Sends whole frames; false where the session has ended over it.
+    async fn send(&self, frames: Bytes) -> bool {
+        let before_bytes = self.taken_bytes.get();
+        self.is_sending.set(true);
+        let taken = |count: usize| self.taken_bytes.set(self.taken_bytes.get() + count as u64);
+        let sent = self.stream.send_all(frames.clone(), taken).await;
+        self.is_sending.set(false);
+        let sent_bytes = self.taken_bytes.get() - before_bytes;
+        self.resources.counts.add(Count::DriverBytesWritten, sent_bytes);
+        match sent {
+            Ok(Sent::Whole) => true,
+            Ok(Sent::Abandoned) => {
+                self.set_end(SessionEnd::Stalled);
+                self.abandon(&frames[..sent_bytes as usize]);
+                false
+            }
+            Err(error) => {
+                self.set_end(SessionEnd::Io(error.kind()));
+                false
+            }
+        }
+    }
+
+    /// Ends a stalled driver's stream: by a close frame where one fits whole behind `sent`, else by a reset.
+    fn abandon(&self, sent: &[u8]) {
+        let mut walk = FrameWalk::default();
+        walk.advance(sent);
+        if walk.between_frames() {
+            let mut websocket = self.websocket.borrow_mut();
+            websocket.take_control();
+            let end = SessionEnd::Stalled;
+            websocket.close(end.close_code().unwrap_or_default(), end.reason());
+            let close = websocket.take_control();
+            if self.stream.send_now(&close).is_ok_and(|count| count == close.len()) {
+                return self.stream.shutdown(Shutdown::Write);
+            }
+        }
+        self.stream.reset_on_close();
+        self.stream.shutdown(Shutdown::Both);
+    }
+
+    /// The last frames, then the end of this side. What was abandoned sends no more.
+    async fn say_goodbye(&self) {
+        match self.end.get() {
+            Some(SessionEnd::Io(_)) => {}
+            Some(SessionEnd::DriverGone) => self.stream.shutdown(Shutdown::Both),
+            end => {
+                if let Some(code) = end.and_then(SessionEnd::close_code) {
+                    let reason = end.map(SessionEnd::reason).unwrap_or_default();
+                    self.websocket.borrow_mut().close(code, reason);
+                }
+                self.send_control().await;
+                self.stream.shutdown(Shutdown::Write);
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Writing to a device: its queue's writer, and what becomes of a queue that makes no progress.
+//!
+//! **Invariants.** A writer exists only while something is queued. Progress is what the device has acknowledged.
+//! TCP_USER_TIMEOUT is set only while bytes are under way, as it takes the place of the keepalive's count.
+//! **Not here.** The queue itself (`queue`), and why a device ends (`device`).
+
+use super::Device;
+use super::queue::{Write, WriteQueue};
+use crate::policy::counts::Count;
+use crate::policy::ending::DeviceEnd;
+use crate::policy::roster::SessionId;
+use crate::shard::credit::Credit;
+use crate::shard::resources::Resources;
+use crate::shard::ring::{self, Sent};
+use bytes::Bytes;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+/// Devices that are looked at in one go for bytes under way.
+const UNDER_WAY_BATCH: usize = 256;
+
+/// What waits for a device's queue.
+#[derive(Debug, Clone, Copy)]
+pub enum FlushFor {
+    /// The device's end.
+    End,
+    /// The writes of a session that has left.
+    Left(SessionId),
+}
+
+impl Device {
+    /// Queues bytes of a session; false where the device is ending. Never waits: the credit is the bound.
+    pub fn write(self: &Rc<Self>, session: SessionId, data: Bytes, credit: Credit) -> bool {
+        if self.ending.get().is_some() {
+            return false;
+        }
+        if data.is_empty() {
+            return true;
+        }
+        let write = Write { session, data, credit };
+        let mut queue = self.queue.borrow_mut();
+        match &mut *queue {
+            Some(queue) => queue.push(write),
+            None => {
+                *queue = Some(Box::new(WriteQueue::new(write)));
+                self.watch_acknowledgement();
+                ring::spawn(write_queued(self.clone()));
+            }
+        }
+        true
+    }
+
+    /// Gives up what is queued if it makes no progress for the flush limit. The watch does not keep the device.
+    pub fn watch_flush(self: &Rc<Self>, flush: FlushFor) {
+        ring::spawn(watch_flush(Rc::downgrade(self), self.resources.limits().flush_time_max, flush));
+    }
+
+    fn watch_acknowledgement(self: &Rc<Self>) {
+        let time = self.resources.limits().device_user_timeout;
+        if !time.is_zero() && !self.has_user_timeout.replace(true) {
+            self.stream.set_user_timeout(Some(time));
+            self.resources.under_way.borrow_mut().push(Rc::downgrade(self));
+        }
+    }
+
+    /// Whether all that was queued has been acknowledged; if so, the idle connection is left to keepalive.
+    fn is_acknowledged(&self) -> bool {
+        let acknowledged = self.is_flushed() && self.stream.unacknowledged_bytes() == 0;
+        if acknowledged {
+            self.stream.set_user_timeout(None);
+            self.has_user_timeout.set(false);
+        }
+        acknowledged
+    }
+
+    fn taken(&self, bytes: usize) {
+        self.resources.counts.add(Count::DeviceBytesWritten, bytes as u64);
+        if let Some(queue) = &mut *self.queue.borrow_mut() {
+            queue.taken(bytes);
+        }
+    }
+
+    /// What has arrived at the device, to tell progress by; `None` once nothing is left of what is waited for.
+    fn flush_progress(&self, flush: FlushFor) -> Option<i64> {
+        let queue = self.queue.borrow();
+        let queue = queue.as_ref()?;
+        if let FlushFor::Left(session) = flush
+            && queue.credit_of(session) == 0
+        {
+            return None;
+        }
+        let unacknowledged_bytes = i64::try_from(self.stream.unacknowledged_bytes()).unwrap_or(i64::MAX);
+        Some(queue.taken_bytes().saturating_sub(unacknowledged_bytes))
+    }
+
+    fn give_up(&self, flush: FlushFor) {
+        match flush {
+            FlushFor::End => self.abort(DeviceEnd::Stalled),
+            FlushFor::Left(session) => {
+                let dropped = self.queue.borrow_mut().as_mut().map_or(0, |queue| queue.drop_writes_of(session));
+                self.resources.counts.add(Count::WritesDropped, dropped as u64);
+            }
+        }
+    }
+}
+
+/// The writer: sends what is queued until nothing is. A failed send ends the writer alone: the reader meets the same
+/// error behind the bytes that the device sent before.
+async fn write_queued(device: Rc<Device>) {
+    let Writing(device) = &Writing(device);
+    loop {
+        let Some(bytes) = device.queue.borrow_mut().as_mut().and_then(|queue| queue.gather()) else { return };
+        let sent = device.stream.send_all(bytes, |taken| device.taken(taken)).await;
+        if let Some(queue) = &mut *device.queue.borrow_mut() {
+            match sent {
+                Ok(Sent::Whole) => queue.sent(),
+                Ok(Sent::Abandoned) | Err(_) => queue.clear(),
+            }
+        }
+    }
+}
+
+/// The writer's end, also by a panic: those who wait for the flush are told.
+struct Writing(Rc<Device>);
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        let Writing(device) = self;
+        if std::thread::panicking() {
+            device.resources.counts.one(Count::TasksFailed);
+            device.abort(DeviceEnd::Failed);
+        }
+        let queue = device.queue.take();
+        if device.ending.get().is_some() {
+            device.finish_writing();
+        }
+        if let Some(queue) = queue {
+            queue.emptied().notify_waiters();
+        }
+    }
+}
+
+async fn watch_flush(device: Weak<Device>, time: Duration, flush: FlushFor) {
+    let mut before = None;
+    loop {
+        let Some(progress) = device.upgrade().and_then(|device| device.flush_progress(flush)) else { return };
+        if before == Some(progress) {
+            return device.upgrade().iter().for_each(|device| device.give_up(flush));
+        }
+        before = Some(progress);
+        tokio::time::sleep(time).await;
+    }
+}
+
+/// Hands devices back to keepalive once what was under way to them is acknowledged. A task of each shard, for ever.
+pub async fn watch_under_way(resources: Rc<Resources>) {
+    loop {
+        tokio::time::sleep(resources.limits().device_keepalive).await;
+        let devices = resources.under_way.take();
+        for some in devices.chunks(UNDER_WAY_BATCH) {
+            let unacknowledged = |device: &Rc<Device>| !device.is_acknowledged();
+            let still = some.iter().filter(|device| device.upgrade().as_ref().is_some_and(unacknowledged));
+            resources.under_way.borrow_mut().extend(still.cloned());
+            ring::turn().await;
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! A driver as drivers are: a WebSocket library that answers pings and echoes the close, and typed messages.
+
+use std::net::TcpStream;
+use std::time::Duration;
+
+use socket2::Socket;
+use tungstenite::protocol::{CloseFrame, Role, frame::coding::CloseCode};
+use tungstenite::{Error, Message, WebSocket};
+
+use super::message::{self, Addr, Event};
+
+/// A joined driver; every wait on it is bounded.
+pub struct Driver {
+    socket: WebSocket<TcpStream>,
+}
+
+impl Driver {
+    pub fn new(stream: TcpStream, pending: Vec<u8>) -> Self {
+        Self { socket: WebSocket::from_partially_read(stream, pending, Role::Client, None) }
+    }
+
+    /// The next message that is no ping and no pong.
+    pub fn message(&mut self) -> Message {
+        loop {
+            match self.socket.read() {
+                Ok(Message::Ping(_) | Message::Pong(_)) => {}
+                Ok(message) => return message,
+                Err(error) => panic!("no message: {error}"),
+            }
+        }
+    }
+
+    /// The next event.
+    pub fn event(&mut self) -> Event {
+        match self.message() {
+            Message::Binary(bytes) => Event::decode(&bytes),
+            other => panic!("no event: {other:?}"),
+        }
+    }
+
+    /// The next event, which has to be OPENED.
+    pub fn opened(&mut self) -> Addr {
+        match self.event() {
+            Event::Opened(addr) => addr,
+            other => panic!("{other:?} instead of OPENED"),
+        }
+    }
+
+    /// Fails unless the next event is CLOSED of this device.
+    pub fn closed(&mut self, device: &Addr) {
+        assert_eq!(self.event(), Event::Closed(device.clone()));
+    }
+
+    /// Fails unless the next events are RECEIVED of this device, and together exactly these bytes.
+    pub fn received(&mut self, device: &Addr, data: &[u8]) {
+        let mut taken = 0;
+        while taken < data.len() {
+            match self.event() {
+                Event::Received(addr, part) if addr == *device => {
+                    let end = taken + part.len();
+                    assert!(end <= data.len(), "{} bytes more than {}", end - data.len(), data.len());
+                    assert!(part == data[taken..end], "bytes {taken}..{end} differ");
+                    taken = end;
+                }
+                other => panic!("{other:?} instead of RECEIVED {device:?}, after {taken} bytes"),
+            }
+        }
+    }
+
+    /// Fails unless the next event is one RECEIVED with exactly this datagram.
+    pub fn datagram(&mut self, device: &Addr, data: &[u8]) {
+        let expected = Event::Received(device.clone(), data.to_vec());
+        let event = self.event();
+        assert!(event == expected, "{event:?} instead of {expected:?}");
+    }
+
+    pub fn write(&mut self, device: &Addr, data: &[u8]) {
+        self.send(message::write(device, data));
+    }
+
+    /// Sends CLOSE.
+    pub fn close(&mut self, device: &Addr) {
+        self.send(message::close(device));
+    }
+
+    /// Sends a binary message as it is.
+    pub fn send(&mut self, bytes: Vec<u8>) {
+        self.send_message(Message::binary(bytes));
+    }
+
+    pub fn send_message(&mut self, message: Message) {
+        self.socket.send(message).unwrap();
+    }
+
+    /// The code and the reason of the close frame that has to come next.
+    pub fn close_reason(&mut self) -> (u16, String) {
+        match self.message() {
+            Message::Close(Some(CloseFrame { code, reason })) => (code.into(), reason.to_string()),
+            other => panic!("no close frame but {other:?}"),
+        }
+    }
+
+    /// Reads on until the connection has ended, whatever comes before.
+    pub fn ends(&mut self) {
+        loop {
+            match self.socket.read() {
+                Ok(_) => {}
+                Err(Error::ConnectionClosed | Error::AlreadyClosed | Error::Protocol(_)) => return,
+                Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::ConnectionReset => {
+                    return;
+                }
+                Err(error) => panic!("the daemon does not end the connection: {error}"),
+            }
+        }
+    }
+
+    /// Says goodbye and waits for the daemon's; what comes in between is passed over.
+    pub fn leave(mut self) {
+        self.socket.close(Some(CloseFrame { code: CloseCode::Normal, reason: "bye".into() })).unwrap();
+        self.ends();
+    }
+
+    /// Ends the connection by a reset.
+    pub fn reset(self) {
+        Socket::from(self.socket.into_inner()).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+}

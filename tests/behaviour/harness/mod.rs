@@ -1,0 +1,79 @@
+//! What every scenario stands on: a daemon of its own, drivers, devices, and the proof that nothing is left behind.
+
+mod baseline;
+mod daemon;
+mod device;
+mod driver;
+mod http;
+mod message;
+mod process;
+mod story;
+mod wire;
+
+pub use daemon::{Daemon, Setup, UPGRADE, join_target};
+pub use device::{Datagrams, Device};
+pub use driver::Driver;
+pub use http::Connection;
+pub use message::{Addr, Event, close, pattern, request, write};
+pub use process::{Run, cpu_time, fds, free_port, is_root, raise_descriptor_limit, resident_bytes};
+pub use story::Story;
+pub use wire::{Frame, Opcode, Wire, frame};
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a scenario waits for anything that has to come.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The two base paths of the API.
+pub const BASES: [&str; 2] = ["/api/server", "/api/dispatch/v1"];
+
+/// The transport of a port, as the API's routes name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    Tcp,
+    Udp,
+}
+
+impl Transport {
+    /// The route that joins a port of this transport.
+    pub const fn route(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp_dispatch",
+            Self::Udp => "udp_dispatch",
+        }
+    }
+}
+
+/// Sets its flag when it goes, also where a test fails, so that the threads that watch it end.
+pub struct Until<'a>(pub &'a AtomicBool);
+
+impl Drop for Until<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Asks until there is an answer, every 10 ms and for at most [`PATIENCE`].
+pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = probe() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Makes each scenario `fn(shards: usize)` a test with one shard and a test with three.
+macro_rules! scenarios {
+    ($($name:ident),+ $(,)?) => {
+        mod one_shard {
+            $(#[test] fn $name() { super::$name(1); })+
+        }
+        mod three_shards {
+            $(#[test] fn $name() { super::$name(3); })+
+        }
+    };
+}

@@ -1,0 +1,147 @@
+//! What the operating system says of a process, and the ports and limits that the tests themselves need.
+
+use std::io::Read;
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+/// The first port of the tests; the last is below the ephemeral range, so that no outgoing connection takes one.
+const PORT_FIRST: u32 = 20_000;
+const PORT_COUNT: u32 = 12_000;
+
+/// A port that nobody has bound, for TCP and UDP and in both families; no two calls of a process get the same one.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let offset = std::process::id().wrapping_mul(977);
+    for _ in 0..PORT_COUNT {
+        let turn = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = PORT_FIRST + offset.wrapping_add(turn) % PORT_COUNT;
+        let port = u16::try_from(port).unwrap();
+        // An IPv6 socket takes the port in both families, where the host has both.
+        let tcp = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).or_else(|_| ipv4_only(TcpListener::bind, port));
+        let udp = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).or_else(|_| ipv4_only(UdpSocket::bind, port));
+        if tcp.is_ok() && udp.is_ok() {
+            return port;
+        }
+    }
+    panic!("no port is free");
+}
+
+/// Binds in the one family that a host without IPv6 has.
+fn ipv4_only<T>(bind: impl Fn((Ipv4Addr, u16)) -> std::io::Result<T>, port: u16) -> std::io::Result<T> {
+    if Path::new("/proc/net/if_inet6").exists() {
+        return Err(std::io::ErrorKind::AddrInUse.into());
+    }
+    bind((Ipv4Addr::UNSPECIFIED, port))
+}
+
+/// Whether the tests run as root, which some scenarios need to become someone else.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Raises the descriptor limit of the tests as far as it goes, and says how far that is.
+pub fn raise_descriptor_limit() -> u64 {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
+    limit.current.unwrap_or(u64::MAX)
+}
+
+/// What each open descriptor of a process leads to, sorted.
+pub fn fds(pid: u32) -> Vec<String> {
+    let mut targets: Vec<String> = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+        .map(|target| target.to_string_lossy().into_owned())
+        .collect();
+    targets.sort();
+    targets
+}
+
+/// Resident memory of a process.
+pub fn resident_bytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+/// Time that all threads of a process have spent on a CPU.
+pub fn cpu_time(pid: u32) -> Duration {
+    let nanos = std::fs::read_dir(format!("/proc/{pid}/task"))
+        .unwrap()
+        .flatten()
+        .filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok())
+        .map(|stat| stat.split_whitespace().next().unwrap().parse::<u64>().unwrap())
+        .sum();
+    Duration::from_nanos(nanos)
+}
+
+/// The binary run to its end, without the environment that would change what it does.
+pub struct Run {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Run {
+    /// Runs the binary and fails unless it ends within 10 s.
+    pub fn binary(args: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dispatch"));
+        command.args(args);
+        clear_environment(&mut command);
+        command.envs(variables.iter().copied());
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let deadline = Instant::now() + super::PATIENCE;
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            if Instant::now() > deadline {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                panic!("dispatch {args:?} {variables:?} did not end");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let (mut stdout, mut stderr) = (String::new(), String::new());
+        child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+        child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        Self { status, stdout, stderr }
+    }
+}
+
+/// Takes away every variable that the daemon reads; secrets are looked for where there are none.
+pub fn clear_environment(command: &mut Command) {
+    for name in [
+        "SG_SERVER_HOST",
+        "SG_SERVER_PORT",
+        "SG_PROCESS_COUNT",
+        "SG_ENV",
+        "LOG_LEVEL",
+        "RUST_LOG",
+        "PLACE_SERVER_SECRET",
+        "SERVER_SECRET",
+        "PLACE_SERVER_SECRET_NEXT",
+        "SERVER_SECRET_NEXT",
+    ] {
+        command.env_remove(name);
+    }
+    command.env("SECRETS_PATH", "/nonexistent");
+}
+
+/// A copy of the binary that every user may run, wherever the build stands.
+pub fn public_binary() -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    static COPIES: AtomicU32 = AtomicU32::new(0);
+    let copy = COPIES.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("dispatch-{}-{copy}", std::process::id()));
+    std::fs::copy(env!("CARGO_BIN_EXE_dispatch"), &path).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}

@@ -1,0 +1,27 @@
+//! Behaviour of the real binary over real sockets: each scenario with one shard and with three.
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+// The clippy bans are for the threads of shards.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+#[macro_use]
+mod harness;
+
+mod access;
+mod backpressure_devices;
+mod backpressure_drivers;
+mod command;
+mod endings;
+mod fairness;
+mod http_connections;
+mod http_routes;
+mod join_refused;
+mod join_sources;
+mod limits;
+mod stories;
+mod tcp_endings;
+mod tcp_events;
+mod tcp_many;
+mod tcp_sharing;
+mod udp;
+mod websocket_life;
+mod websocket_messages;
