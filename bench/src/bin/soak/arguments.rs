@@ -66,7 +66,7 @@ impl Arguments {
     pub fn launch(&self) -> Launch {
         let bounds = [
             ("--stall-ms-max", STALL_MS.to_string()),
-            ("--credit-wait-ms-max", "1000".to_owned()),
+            ("--credit-wait-ms-max", "2000".to_owned()),
             ("--flush-ms-max", "2000".to_owned()),
             ("--linger-ms-max", "1000".to_owned()),
             ("--ping-interval-ms", "2000".to_owned()),
