@@ -6,7 +6,7 @@
 use super::Session;
 use crate::policy::ending::SessionEnd;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How often it looks, at most and at least; in between it is a quarter of the shortest limit.
 const STEP_MAX: Duration = Duration::from_secs(5);
@@ -19,23 +19,24 @@ impl Session {
         let shortest = limits.stall_time_max.min(limits.ping_interval).min(limits.driver_silence_max);
         let step = (shortest / 4).clamp(STEP_MIN, STEP_MAX);
         let mut arrived_bytes = 0;
-        let mut progressed_at = Instant::now();
+        // Counted in steps: a pause of the whole process is one step, not time that the driver let pass.
+        let (mut stuck, mut silent, mut unpinged) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
         loop {
             tokio::time::sleep(step).await;
-            let now = Instant::now();
             // What the driver takes, not what the kernel takes, which wakes a send by the third of its buffer.
             let arrived_now = self.taken_bytes.get().saturating_sub(self.stream.unacknowledged_bytes() as u64);
-            if arrived_now > arrived_bytes || !self.is_sending.get() {
-                arrived_bytes = arrived_now;
-                progressed_at = now;
-            }
-            if now - progressed_at >= limits.stall_time_max {
+            let is_stuck = self.is_sending.get() && arrived_now <= arrived_bytes;
+            arrived_bytes = arrived_now.max(arrived_bytes);
+            stuck = if is_stuck { stuck + step } else { Duration::ZERO };
+            (silent, unpinged) =
+                if self.is_alive.take() { (Duration::ZERO, Duration::ZERO) } else { (silent + step, unpinged + step) };
+            if stuck >= limits.stall_time_max {
                 self.set_end(SessionEnd::Stalled);
                 self.stream.abandon_send();
-            } else if now - self.alive_at.get() >= limits.driver_silence_max {
+            } else if silent >= limits.driver_silence_max {
                 self.set_end(SessionEnd::Silent);
-            } else if now - self.alive_at.get().max(self.pinged_at.get()) >= limits.ping_interval {
-                self.pinged_at.set(now);
+            } else if unpinged >= limits.ping_interval {
+                unpinged = Duration::ZERO;
                 self.websocket.borrow_mut().ping();
                 self.control_due.notify_one();
             }

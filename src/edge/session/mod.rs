@@ -27,7 +27,6 @@ use crate::shard::ring::{self, Stream, Timer};
 use std::cell::{Cell, RefCell};
 use std::net::Shutdown;
 use std::rc::Rc;
-use std::time::Instant;
 use tokio::sync::Notify;
 use tracing::{Level, Span};
 
@@ -54,8 +53,8 @@ pub struct Session {
     websocket: RefCell<WebSocket>,
     control_due: Notify,
     end: Cell<Option<SessionEnd>>,
-    alive_at: Cell<Instant>,
-    pinged_at: Cell<Instant>,
+    /// The driver has shown life since the keeper looked.
+    is_alive: Cell<bool>,
     is_sending: Cell<bool>,
     /// Bytes that the kernel has taken in all.
     taken_bytes: Cell<u64>,
@@ -90,8 +89,7 @@ impl Session {
             websocket: RefCell::new(WebSocket::new(limits.message_bytes_max)),
             control_due: Notify::new(),
             end: Cell::new(None),
-            alive_at: Cell::new(Instant::now()),
-            pinged_at: Cell::new(Instant::now()),
+            is_alive: Cell::new(true),
             is_sending: Cell::new(false),
             taken_bytes: Cell::new(0),
             _place: place,

@@ -20,9 +20,8 @@ use tokio::sync::oneshot;
 
 /// Payloads below this are copied: a slice would keep the whole read buffer alive.
 const COPIED_BYTES_MAX: usize = 4 << 10;
-/// How often a wait looks again at what it waits for, and how soon after its limit.
-const WAIT_STEP: Duration = Duration::from_millis(100);
-const WAIT_STEP_MIN: Duration = Duration::from_millis(50);
+/// How often a wait looks again at what it waits for.
+const WAIT_STEP: Duration = Duration::from_millis(200);
 
 /// A command that has not paid yet, and the memory of its large message.
 type Unpaid = (DeviceAddr, Action, Option<Reservation>);
@@ -61,7 +60,7 @@ impl Session {
 
     /// The commands in the next bytes of the driver, and how the session ends over them.
     fn decode(&self, bytes: &[u8]) -> (Vec<Unpaid>, Option<SessionEnd>) {
-        self.alive_at.set(Instant::now());
+        self.is_alive.set(true);
         self.resources.counts.add(Count::DriverBytesReceived, bytes.len() as u64);
         let mut unpaid = Vec::new();
         let mut websocket = self.websocket.borrow_mut();
@@ -102,7 +101,7 @@ impl Session {
     /// Pays for commands as credit comes, and sends them to the port's home in order.
     async fn request(&self, unpaid: Vec<Unpaid>) {
         let mut commands = Vec::with_capacity(unpaid.len());
-        let mut waiting_since = None;
+        let mut waited = Duration::ZERO;
         for (device, action, mut large) in unpaid {
             let data_bytes = if let Action::Write(data) = &action { data.len() } else { 0 };
             let credit = loop {
@@ -112,7 +111,7 @@ impl Session {
                 }
                 // What is paid must be on its way, or its credit never comes back.
                 self.send_commands(std::mem::take(&mut commands)).await;
-                self.wait_for_credit(data_bytes, &mut waiting_since).await;
+                self.wait_for_credit(data_bytes, &mut waited).await;
                 // A goodbye, or a connection that failed, comes after what was sent before it.
                 if matches!(self.end.get(), Some(SessionEnd::Stalled | SessionEnd::Silent | SessionEnd::Failed)) {
                     return;
@@ -130,17 +129,17 @@ impl Session {
         }
     }
 
-    /// Waits a while for credit. When the driver has waited for its limit in one go, the device that holds most of its
-    /// credit is let go, and then the next.
-    async fn wait_for_credit(&self, data_bytes: usize, waiting_since: &mut Option<Instant>) {
+    /// Waits a step for credit. When the driver has waited for its limit in one go, the device that holds most of its
+    /// credit is let go, and after a step more the next. Steps are counted, so that a pause of the process is one.
+    async fn wait_for_credit(&self, data_bytes: usize, waited: &mut Duration) {
         let limit = self.resources.limits().credit_wait_max;
-        let since = *waiting_since.get_or_insert_with(|| {
+        if waited.is_zero() {
             self.resources.counts.one(Count::CreditWaits);
-            Instant::now()
-        });
-        let step = limit.saturating_sub(since.elapsed()).clamp(WAIT_STEP_MIN, WAIT_STEP);
-        let free = tokio::time::timeout(step, self.window.free_for(data_bytes)).await;
-        if free.is_err() && since.elapsed() >= limit {
+        }
+        let began_at = Instant::now();
+        let free = tokio::time::timeout(WAIT_STEP, self.window.free_for(data_bytes)).await;
+        *waited += began_at.elapsed().min(WAIT_STEP);
+        if free.is_err() && *waited >= limit {
             let (reply, done) = oneshot::channel();
             let credit_bytes = self.window.cost(data_bytes);
             let request = Request::LetGo { port: self.port, session: self.id, credit_bytes, reply };

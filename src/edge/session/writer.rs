@@ -11,7 +11,6 @@ use crate::shard::outbox::Inbox;
 use crate::shard::ring::Sent;
 use bytes::Bytes;
 use std::net::Shutdown;
-use std::time::Instant;
 
 impl Session {
     /// Takes chunks from the inbox to the socket, and control frames between them, until the session ends.
@@ -25,7 +24,7 @@ impl Session {
                 None => {}
                 Some(Some(chunk)) => {
                     let sent = self.send(Bytes::from(chunk)).await;
-                    self.alive_at.set(if sent { Instant::now() } else { self.alive_at.get() });
+                    self.is_alive.set(sent || self.is_alive.get());
                 }
                 Some(None) => self.set_end(SessionEnd::Drained),
             }

@@ -16,6 +16,8 @@ use bytes::Bytes;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+/// Looks at a queue without progress before it is given up.
+const FLUSH_STEPS: u32 = 8;
 /// Devices that are looked at in one go for bytes under way.
 const UNDER_WAY_BATCH: usize = 256;
 
@@ -141,14 +143,16 @@ impl Drop for Writing {
 }
 
 async fn watch_flush(device: Weak<Device>, time: Duration, flush: FlushFor) {
+    // In steps, so that a pause of the whole process is one, and not time that the device let pass.
+    let mut stuck_steps = 0;
     let mut before = None;
-    loop {
-        let Some(progress) = device.upgrade().and_then(|device| device.flush_progress(flush)) else { return };
-        if before == Some(progress) {
+    while let Some(progress) = device.upgrade().and_then(|device| device.flush_progress(flush)) {
+        stuck_steps = if before == Some(progress) { stuck_steps + 1 } else { 0 };
+        if stuck_steps == FLUSH_STEPS {
             return device.upgrade().iter().for_each(|device| device.give_up(flush));
         }
         before = Some(progress);
-        tokio::time::sleep(time).await;
+        tokio::time::sleep(time / FLUSH_STEPS).await;
     }
 }
 
