@@ -49,7 +49,11 @@ pub struct Connection {
 impl Connection {
     /// Connects; every wait on it is bounded.
     pub fn open(api: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&api, PATIENCE).unwrap();
+        Self::over(TcpStream::connect_timeout(&api, PATIENCE).unwrap())
+    }
+
+    /// The same over a socket that is connected already.
+    pub fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
