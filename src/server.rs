@@ -159,7 +159,7 @@ fn open_api(config: &Config) -> Result<Vec<socket2::Socket>, StartError> {
     let address = config.api_address;
     let until = Instant::now() + RESTART_WAIT;
     loop {
-        match sockets::open_api(address, config.shards) {
+        match sockets::open_api(address, config.shards, config.limits.socket_bytes) {
             Ok(listeners) => return Ok(listeners),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => pause(),
             Err(error) => return Err(StartError::Listen { address, error }),

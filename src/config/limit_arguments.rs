@@ -109,6 +109,11 @@ pub(super) struct MemoryArguments {
     #[arg(long, value_name = "BYTES", env = "DISPATCH_WRITE_WINDOW_BYTES_MAX")]
     #[arg(default_value = "262144", value_parser = number::<usize>(4_096, GIBIBYTE))]
     write_window_bytes_max: usize,
+    /// The kernel's buffer of one TCP connection, each way; it takes up to twice that. 0 leaves it to grow to several
+    /// MiB for a peer that does not read, which a container's limit counts; raise it for fast links over long distances
+    #[arg(long, value_name = "BYTES", env = "DISPATCH_SOCKET_BYTES")]
+    #[arg(default_value = "65536", value_parser = number::<usize>(0, GIBIBYTE))]
+    socket_bytes: usize,
 }
 
 #[derive(Debug, Args)]
@@ -146,6 +151,7 @@ pub(super) fn limits(
         message_bytes_max: drivers.message_bytes_max,
         outbox_bytes_max: memory.outbox_bytes_max,
         write_window_bytes_max: memory.write_window_bytes_max,
+        socket_bytes: memory.socket_bytes,
         session_memory_bytes_max,
         receive_buffers: ring.receive_buffers,
         receive_buffer_bytes: ring.receive_buffer_bytes,

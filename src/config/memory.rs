@@ -3,6 +3,7 @@
 //! **Invariants.** The tightest limit on the way up the control groups counts, and never more than the machine has.
 //! **Not here.** Keeping to it (`edge`), raising the descriptor limit (`server`).
 
+use rustix::process::{Resource, getrlimit};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
@@ -34,18 +35,20 @@ fn reserve(descriptors: u64) -> u64 {
 
 /// Half of what this process may use: of its control group's limit, else of the machine's memory. In bytes.
 pub fn session_memory_bytes_default() -> usize {
-    let half = memory_bytes(Path::new("/")) / 2;
+    let limit = memory_bytes(Path::new("/"));
+    let half = process_bytes().map_or(limit, |bytes| bytes.min(limit)) / 2;
     usize::try_from(half).unwrap_or(usize::MAX)
 }
 
 /// What the process may use in all, with the system's files under `root`.
 fn memory_bytes(root: &Path) -> u64 {
-    let group = control_group_bytes(root);
-    let machine = machine_bytes(root);
-    match (group, machine) {
-        (Some(group), Some(machine)) => group.min(machine),
-        (one, other) => one.or(other).unwrap_or(MEMORY_BYTES_FALLBACK),
-    }
+    let limits = [control_group_bytes(root), machine_bytes(root)];
+    limits.into_iter().flatten().min().unwrap_or(MEMORY_BYTES_FALLBACK)
+}
+
+/// The process's own limits of data and of addresses, where they are set.
+fn process_bytes() -> Option<u64> {
+    [Resource::Data, Resource::As].into_iter().filter_map(|resource| getrlimit(resource).current).min()
 }
 
 /// The tightest memory limit of the groups that this process is in, of either version.

@@ -95,7 +95,7 @@ impl Port {
                 served = true;
                 continue;
             }
-            match sockets::open(self.id, family) {
+            match sockets::open(self.id, family, self.resources.limits().socket_bytes) {
                 Ok(socket) => opened.push((family, socket)),
                 Err(JoinRefusal::NoFamily) => tracing::warn!(port = %self.id, ?family, "the host lacks this family"),
                 Err(refusal) => return Err(refusal),

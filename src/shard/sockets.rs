@@ -16,21 +16,19 @@ const BACKLOG: i32 = 4_096;
 /// What is asked for as a UDP socket's receive buffer, so that a burst survives a busy turn of the loop; the kernel caps
 /// it at `net.core.rmem_max`.
 const DATAGRAM_RECEIVE_BYTES: usize = 1 << 20;
-/// A driver's socket buffer of the kernel, each way. Left to itself it grows to several MiB for a driver that does not
-/// read, and a container's limit counts it.
-const DRIVER_SOCKET_BYTES: usize = 128 << 10;
 
-/// Opens a device port for one family: a listening socket, or a bound one for datagrams.
+/// Opens a device port for one family: a listening socket, whose connections' buffers are `socket_bytes` each way, or a
+/// bound one for datagrams.
 ///
 /// # Errors
 /// Why a join that needs it is refused.
-pub fn open(port: PortId, family: Family) -> Result<Socket, JoinRefusal> {
+pub fn open(port: PortId, family: Family, socket_bytes: usize) -> Result<Socket, JoinRefusal> {
     let any = match family {
         Family::V4 => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port.number.get())),
         Family::V6 => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port.number.get())),
     };
     match port.transport {
-        Transport::Tcp => open_listener(any),
+        Transport::Tcp => open_listener(any, socket_bytes),
         Transport::Udp => open_datagrams(any),
     }
     .map_err(|error| refusal(&error))
@@ -40,19 +38,18 @@ pub fn open(port: PortId, family: Family) -> Result<Socket, JoinRefusal> {
 ///
 /// # Errors
 /// What bind(2) and listen(2) say; `AddrInUse` also where another program listens there with SO_REUSEPORT.
-pub fn open_api(address: SocketAddr, shards: usize) -> io::Result<Vec<Socket>> {
+pub fn open_api(address: SocketAddr, shards: usize, socket_bytes: usize) -> io::Result<Vec<Socket>> {
     // Held while the others are bound: a port that was free stays ours.
     let mut address = address;
     if address.port() != 0 {
-        drop(open_listener(address)?);
+        drop(open_listener(address, socket_bytes)?);
     }
     let mut listeners = Vec::with_capacity(shards);
     for _ in 0..shards {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec(), Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
-        socket.set_send_buffer_size(DRIVER_SOCKET_BYTES)?;
-        socket.set_recv_buffer_size(DRIVER_SOCKET_BYTES)?;
+        bound_buffers(&socket, socket_bytes)?;
         socket.bind(&address.into())?;
         if let Some(bound) = socket.local_addr()?.as_socket() {
             address = bound;
@@ -65,13 +62,24 @@ pub fn open_api(address: SocketAddr, shards: usize) -> io::Result<Vec<Socket>> {
     Ok(listeners)
 }
 
-fn open_listener(address: SocketAddr) -> io::Result<Socket> {
+/// Bounds what the kernel keeps for each connection, each way; it doubles the number for its own use. Zero leaves it to
+/// grow by itself, to several MiB for a peer that does not read, which a container's limit counts.
+fn bound_buffers(listener: &Socket, bytes: usize) -> io::Result<()> {
+    if bytes > 0 {
+        listener.set_send_buffer_size(bytes)?;
+        listener.set_recv_buffer_size(bytes)?;
+    }
+    Ok(())
+}
+
+fn open_listener(address: SocketAddr, socket_bytes: usize) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec(), Some(Protocol::TCP))?;
     // A plain bind fails in TIME_WAIT, which every restart leaves; with SO_REUSEPORT it would share a taken port.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() && address.ip().is_unspecified() {
         socket.set_only_v6(true)?;
     }
+    bound_buffers(&socket, socket_bytes)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)

@@ -28,6 +28,11 @@ impl Session {
             let is_stuck = self.is_sending.get() && arrived_now <= arrived_bytes;
             arrived_bytes = arrived_now.max(arrived_bytes);
             stuck = if is_stuck { stuck + step } else { Duration::ZERO };
+            // A message that has arrived is life; one that only the kernel has is not, and nor is a ping.
+            if self.message_under_way.get().is_some_and(|end| end <= arrived_now) {
+                self.message_under_way.set(None);
+                self.is_alive.set(true);
+            }
             (silent, unpinged) =
                 if self.is_alive.take() { (Duration::ZERO, Duration::ZERO) } else { (silent + step, unpinged + step) };
             if stuck >= limits.stall_time_max {

@@ -55,6 +55,8 @@ pub struct Session {
     end: Cell<Option<SessionEnd>>,
     /// The driver has shown life since the keeper looked.
     is_alive: Cell<bool>,
+    /// Where the first message ends that was sent and is not known to have arrived, counted as `taken_bytes` is.
+    message_under_way: Cell<Option<u64>>,
     is_sending: Cell<bool>,
     /// Bytes that the kernel has taken in all.
     taken_bytes: Cell<u64>,
@@ -90,6 +92,7 @@ impl Session {
             control_due: Notify::new(),
             end: Cell::new(None),
             is_alive: Cell::new(true),
+            message_under_way: Cell::new(None),
             is_sending: Cell::new(false),
             taken_bytes: Cell::new(0),
             _place: place,

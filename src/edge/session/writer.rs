@@ -24,7 +24,8 @@ impl Session {
                 None => {}
                 Some(Some(chunk)) => {
                     let sent = self.send(Bytes::from(chunk)).await;
-                    self.is_alive.set(sent || self.is_alive.get());
+                    let under_way = self.message_under_way.get().or(sent.then(|| self.taken_bytes.get()));
+                    self.message_under_way.set(under_way);
                 }
                 Some(None) => self.set_end(SessionEnd::Drained),
             }

@@ -42,7 +42,11 @@ impl Device {
         }
         socket.bind(&SocketAddr::new(source, 0).into())?;
         socket.connect_timeout(&target.into(), PATIENCE)?;
-        let stream = TcpStream::from(socket);
+        Self::over(TcpStream::from(socket))
+    }
+
+    /// A device over a connection that is there already.
+    pub fn over(stream: TcpStream) -> io::Result<Self> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
@@ -197,7 +201,12 @@ impl Datagrams {
             IpAddr::V4(_) => IpAddr::from(Ipv4Addr::LOCALHOST),
             IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
         };
-        assert_eq!(self.socket.send_to(data, (target, port)).unwrap(), data.len());
+        self.send_to((target, port).into(), data);
+    }
+
+    /// Sends a datagram to any address.
+    pub fn send_to(&self, target: SocketAddr, data: &[u8]) {
+        assert_eq!(self.socket.send_to(data, target).unwrap(), data.len());
     }
 
     /// The next datagram and where it came from.

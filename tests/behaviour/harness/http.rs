@@ -51,7 +51,7 @@ pub struct Connection {
 impl Connection {
     /// Connects; every wait on it is bounded.
     pub fn open(api: SocketAddr) -> Self {
-        Self::new(TcpStream::connect_timeout(&api, PATIENCE).unwrap())
+        Self::over(TcpStream::connect_timeout(&api, PATIENCE).unwrap())
     }
 
     /// Connects from an address of this host.
@@ -59,10 +59,11 @@ impl Connection {
         let socket = Socket::new(Domain::for_address(api), Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::new(source.parse().unwrap(), 0).into()).unwrap();
         socket.connect_timeout(&api.into(), PATIENCE).unwrap();
-        Self::new(socket.into())
+        Self::over(socket.into())
     }
 
-    fn new(stream: TcpStream) -> Self {
+    /// The same over a socket that is connected already.
+    pub fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();

@@ -68,12 +68,12 @@ pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
 
 /// Makes each scenario `fn(shards: usize)` a test with one shard and a test with three.
 macro_rules! scenarios {
-    ($($name:ident),+ $(,)?) => {
+    ($($(#[$attribute:meta])* $name:ident),+ $(,)?) => {
         mod one_shard {
-            $(#[test] fn $name() { super::$name(1); })+
+            $(#[test] $(#[$attribute])* fn $name() { super::$name(1); })+
         }
         mod three_shards {
-            $(#[test] fn $name() { super::$name(3); })+
+            $(#[test] $(#[$attribute])* fn $name() { super::$name(3); })+
         }
     };
 }
