@@ -36,7 +36,7 @@ pub struct Arguments {
     #[arg(long, value_name = "PATH")]
     pub daemon: PathBuf,
     /// The first of 40 port numbers that are used
-    #[arg(long, default_value = "24000")]
+    #[arg(long, default_value = "14000")]
     pub base_port: u16,
     /// Drivers that come and go
     #[arg(long, default_value = "16")]
@@ -66,7 +66,7 @@ impl Arguments {
     pub fn launch(&self) -> Launch {
         let bounds = [
             ("--stall-ms-max", STALL_MS.to_string()),
-            ("--credit-wait-ms-max", "1000".to_owned()),
+            ("--credit-wait-ms-max", "2000".to_owned()),
             ("--flush-ms-max", "2000".to_owned()),
             ("--linger-ms-max", "1000".to_owned()),
             ("--ping-interval-ms", "2000".to_owned()),

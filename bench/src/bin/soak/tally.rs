@@ -7,6 +7,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+/// From here on, the soak itself is late: what it finds may be its own fault.
+const LATE: Duration = Duration::from_millis(200);
 /// Violations of a kind that are kept with their text.
 const KEPT_OF_A_KIND: usize = 3;
 
@@ -78,6 +80,7 @@ pub struct Tally {
     violations: RefCell<BTreeMap<String, (u64, Vec<String>)>>,
     slowest_pong_ms: Cell<u64>,
     slowest_turn_ms: Cell<u64>,
+    late_at: Cell<Option<(Instant, Duration)>>,
 }
 
 impl Default for Tally {
@@ -89,6 +92,7 @@ impl Default for Tally {
             violations: RefCell::default(),
             slowest_pong_ms: Cell::new(0),
             slowest_turn_ms: Cell::new(0),
+            late_at: Cell::new(None),
         }
     }
 }
@@ -128,7 +132,10 @@ impl Tally {
         let (count, kept) = kinds.entry(kind.to_owned()).or_default();
         *count += 1;
         if kept.len() < KEPT_OF_A_KIND {
-            let text = format!("[{:9.3} s] {what}\n    {who}", self.started.elapsed().as_secs_f64());
+            let late = self.late_at.get().map_or_else(String::new, |(at, late)| {
+                format!("\n    the soak was {late:?} late, {:.1} s ago", at.elapsed().as_secs_f64())
+            });
+            let text = format!("[{:9.3} s] {what}\n    {who}{late}", self.started.elapsed().as_secs_f64());
             eprintln!("VIOLATION {text}");
             kept.push(text);
         }
@@ -159,6 +166,9 @@ impl Tally {
     /// The soak itself was this late: its devices read that much later than at once.
     pub fn turn(&self, late: Duration) {
         self.slowest_turn_ms.set(self.slowest_turn_ms.get().max(late.as_millis() as u64));
+        if late >= LATE {
+            self.late_at.set(Some((Instant::now(), late)));
+        }
     }
 
     /// The latest that the soak itself was.
