@@ -13,6 +13,7 @@ scenarios! {
     a_close_is_echoed_and_the_connection_ends,
     a_close_without_a_code_is_answered,
     what_was_received_before_the_close_is_not_lost,
+    a_close_frame_arrives_behind_what_a_slow_driver_has_not_read_though_it_goes_on_sending,
     an_idle_driver_is_pinged,
     a_driver_that_answers_each_ping_with_two_pongs_lives,
     a_silent_driver_is_let_go_with_1011,
@@ -91,6 +92,33 @@ fn what_was_received_before_the_close_is_not_lost(shards: usize) {
         device.expect(b"last words");
         device.ends();
         assert_eq!(wire.close_reason().0, 1000);
+    });
+}
+
+fn a_close_frame_arrives_behind_what_a_slow_driver_has_not_read_though_it_goes_on_sending(shards: usize) {
+    const SIZE: usize = 250_000;
+    Setup::new(shards).run(|daemon| {
+        let (mut wire, mut device, addr) = joined(daemon);
+        device.send(&pattern(6, 0, SIZE));
+        daemon.until_count("device_bytes_received", SIZE as u64);
+        wire.send_frame(Opcode::Binary, b"nonsense");
+        // Input that nobody reads turns a careless close into a reset, which destroys what is under way.
+        for _ in 0..20 {
+            wire.send_frame(Opcode::Binary, &write(&addr, &[7; 1_000]));
+        }
+        let mut taken = 0;
+        let end = loop {
+            let frame = wire.frame();
+            if frame.opcode() == Opcode::Close as u8 {
+                break frame;
+            }
+            let Event::Received(_, data) = Event::decode(&frame.payload) else { panic!("{frame:?}") };
+            assert!(data == pattern(6, taken, data.len()), "at {taken}");
+            taken += data.len();
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        assert_eq!(end.close_reason().0, 1002);
+        assert!(taken > SIZE / 4, "only {taken} bytes were under way");
     });
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ pub struct Setup {
     flags: Vec<String>,
     variables: Vec<(String, String)>,
     wrapper: Vec<String>,
-    binary: PathBuf,
+    public: Option<process::PublicBinary>,
     token: String,
     in_environment: bool,
     name_repeated: bool,
@@ -38,7 +38,7 @@ impl Setup {
             flags: Vec::new(),
             variables: Vec::new(),
             wrapper: Vec::new(),
-            binary: env!("CARGO_BIN_EXE_dispatch").into(),
+            public: None,
             token: "testing".to_owned(),
             in_environment: false,
             name_repeated: false,
@@ -87,7 +87,7 @@ impl Setup {
 
     /// Runs as a user without any privilege; only root can.
     pub fn with_no_privilege(mut self) -> Self {
-        self.binary = process::public_binary();
+        self.public = Some(process::PublicBinary::new());
         self.under(&["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"])
     }
 
@@ -117,7 +117,9 @@ impl Setup {
     /// Starts the daemon and waits for nothing.
     pub fn spawn(self) -> Daemon {
         let mut words = self.wrapper;
-        words.push(self.binary.to_string_lossy().into_owned());
+        let own = Path::new(env!("CARGO_BIN_EXE_dispatch"));
+        let binary = self.public.as_ref().map_or(own, process::PublicBinary::path);
+        words.push(binary.to_string_lossy().into_owned());
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
         if self.name_repeated {
@@ -138,7 +140,14 @@ impl Setup {
         let log = Log::default();
         log.follow(child.stdout.take().unwrap());
         log.follow(child.stderr.take().unwrap());
-        Daemon { child, api: (Ipv4Addr::LOCALHOST, self.api_port).into(), log, baseline: None, token: self.token }
+        Daemon {
+            child,
+            api: (Ipv4Addr::LOCALHOST, self.api_port).into(),
+            log,
+            baseline: None,
+            token: self.token,
+            _public: self.public,
+        }
     }
 }
 
@@ -148,6 +157,7 @@ pub struct Daemon {
     api: SocketAddr,
     log: Log,
     baseline: Option<Baseline>,
+    _public: Option<process::PublicBinary>,
     token: String,
 }
 

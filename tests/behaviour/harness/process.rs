@@ -135,13 +135,28 @@ pub fn clear_environment(command: &mut Command) {
     command.env("SECRETS_PATH", "/nonexistent");
 }
 
-/// A copy of the binary that every user may run, wherever the build stands.
-pub fn public_binary() -> PathBuf {
-    use std::os::unix::fs::PermissionsExt;
-    static COPIES: AtomicU32 = AtomicU32::new(0);
-    let copy = COPIES.fetch_add(1, Ordering::Relaxed);
-    let path = std::env::temp_dir().join(format!("dispatch-{}-{copy}", std::process::id()));
-    std::fs::copy(env!("CARGO_BIN_EXE_dispatch"), &path).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    path
+/// The binary where every user may run it, wherever the build stands; gone with the value.
+pub struct PublicBinary(PathBuf);
+
+impl PublicBinary {
+    pub fn new() -> Self {
+        use std::os::unix::fs::PermissionsExt;
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("dispatch-{}-{count}", std::process::id()));
+        std::fs::copy(env!("CARGO_BIN_EXE_dispatch"), &path).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for PublicBinary {
+    fn drop(&mut self) {
+        // A test that fails has more to say than that this does.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
