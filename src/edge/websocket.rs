@@ -40,6 +40,7 @@ pub struct WebSocket {
     control: Vec<u8>,
     has_large_buffers: bool,
     is_closed: bool,
+    end: Option<SessionEnd>,
 }
 
 impl WebSocket {
@@ -58,6 +59,7 @@ impl WebSocket {
             control: Vec::new(),
             has_large_buffers: false,
             is_closed: false,
+            end: None,
         }
     }
 
@@ -65,8 +67,21 @@ impl WebSocket {
     ///
     /// # Errors
     /// How the session ends: the driver closed, or broke the protocol, or what `each` says. Messages before the fault
-    /// have been handed out.
+    /// have been handed out. Bytes behind it are not looked at: every later call has the same answer.
     pub fn receive(
+        &mut self,
+        bytes: &[u8],
+        each: impl FnMut(Incoming) -> Result<(), SessionEnd>,
+    ) -> Result<(), SessionEnd> {
+        if let Some(end) = self.end {
+            return Err(end);
+        }
+        let received = self.receive_next(bytes, each);
+        self.end = received.err();
+        received
+    }
+
+    fn receive_next(
         &mut self,
         bytes: &[u8],
         mut each: impl FnMut(Incoming) -> Result<(), SessionEnd>,
