@@ -184,6 +184,12 @@ impl Device {
         }
     }
 
+    async fn tell_opened(&self, unopened: Vec<Rc<Subscription>>) {
+        for subscription in unopened {
+            self.tell(&subscription, &ToDriver::Opened { device: self.name() }).await;
+        }
+    }
+
     async fn deliver_waiting(&self, data: Vec<u8>, waiting: Vec<Rc<Subscription>>) {
         for subscription in waiting {
             self.tell(&subscription, &ToDriver::Received { device: self.name(), data: &data }).await;
@@ -214,31 +220,14 @@ impl Drop for Device {
 
 /// A device's task: tells `unopened` that it is there, reads it, and ends it.
 pub async fn serve(device: Rc<Device>, unopened: Vec<Rc<Subscription>>) {
-    let mut leaving = Leaving { device: device.clone(), announced: false };
-    for subscription in unopened {
-        device.tell(&subscription, &ToDriver::Opened { device: device.name() }).await;
+    let leaving = Leaving { device, announced: false };
+    let device = &leaving.device;
+    if !unopened.is_empty() {
+        // What is rare is boxed, here and below: an idle device is its reading alone.
+        Box::pin(device.tell_opened(unopened)).await;
     }
     let end = device.read().await;
-    if device.ending.get().is_none() {
-        if end == DeviceEnd::DeviceClosed {
-            device.end(end);
-        } else {
-            device.abort(end);
-        }
-    }
-    device.flushed().await;
-    leaving.announce().await;
-    drop(leaving);
-    tracing::debug!(
-        server_port = device.port.upgrade().map(|port| port.id().number.get()),
-        remote_ip = %device.source(), device = device.id, end = device.ending.get().map(DeviceEnd::name),
-        "device ended"
-    );
-    if matches!(end, DeviceEnd::DriverClosed | DeviceEnd::Orphaned | DeviceEnd::Drained) {
-        // Unread input would make the close a reset, which destroys what was just written.
-        let limits = device.resources.limits();
-        device.stream.linger(&device.resources.pool, limits.linger_time_max, limits.flush_time_max).await;
-    }
+    Box::pin(leaving.end(end)).await;
 }
 
 /// Takes the device out of its port's table and tells its drivers CLOSED, also where its task fails.
@@ -258,13 +247,33 @@ impl Leaving {
         knowing.map(|(_, subscription)| subscription.clone()).collect()
     }
 
-    async fn announce(&mut self) {
-        let knowing = self.forget();
-        for subscription in knowing {
-            self.device.tell(&subscription, &ToDriver::Closed { device: self.device.name() }).await;
+    /// What comes after the last read: the flush, CLOSED, and the end of the socket.
+    async fn end(mut self, end: DeviceEnd) {
+        let device = self.device.clone();
+        if device.ending.get().is_none() {
+            if end == DeviceEnd::DeviceClosed {
+                device.end(end);
+            } else {
+                device.abort(end);
+            }
+        }
+        device.flushed().await;
+        for subscription in self.forget() {
+            device.tell(&subscription, &ToDriver::Closed { device: device.name() }).await;
         }
         self.announced = true;
-        self.device.resources.counts.one(Count::DevicesEnded);
+        device.resources.counts.one(Count::DevicesEnded);
+        drop(self);
+        tracing::debug!(
+            server_port = device.port.upgrade().map(|port| port.id().number.get()),
+            remote_ip = %device.source(), device = device.id, end = device.ending.get().map(DeviceEnd::name),
+            "device ended"
+        );
+        if matches!(end, DeviceEnd::DriverClosed | DeviceEnd::Orphaned | DeviceEnd::Drained) {
+            // Unread input would make the close a reset, which destroys what was just written.
+            let limits = device.resources.limits();
+            device.stream.linger(&device.resources.pool, limits.linger_time_max, limits.flush_time_max).await;
+        }
     }
 }
 
