@@ -42,11 +42,6 @@ impl Budget {
     pub fn used(&self) -> usize {
         self.0.used.load(Ordering::Relaxed)
     }
-
-    /// The limit.
-    pub fn limit(&self) -> usize {
-        self.0.limit
-    }
 }
 
 impl Reservation {

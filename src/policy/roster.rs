@@ -135,11 +135,6 @@ impl<S: Clone> Roster<S> {
         self.members.iter().map(|member| &member.subscriber)
     }
 
-    /// The subscriber of a session.
-    pub fn find(&self, session: SessionId) -> Option<&S> {
-        self.members.iter().find(|member| member.session == session).map(|member| &member.subscriber)
-    }
-
     /// How many sessions are joined.
     pub fn len(&self) -> usize {
         self.members.len()

@@ -4,21 +4,17 @@
 //! exactly what `append` appends; a walk gives the same result however its bytes are split.
 //! **Not here.** Unmasking and assembling what a driver sends (`edge::websocket`, by tungstenite).
 
-use super::message::{OVERHEAD_BYTES_MAX, ToDriver};
+use super::message::ToDriver;
 
 const FIN_BINARY: u8 = 0x82;
 const PAYLOAD_16_BIT: u8 = 126;
 const PAYLOAD_64_BIT: u8 = 127;
 
-/// The longest head of a frame from the daemon: no mask.
-const HEAD_BYTES_MAX: usize = 10;
 /// The longest head of a frame from a driver: with a mask.
 const MASKED_HEAD_BYTES_MAX: usize = 14;
 
 /// The largest datagram that UDP over IPv4 carries.
 pub const DATAGRAM_BYTES_MAX: usize = 65_507;
-/// The largest frame that one datagram becomes.
-pub const DATAGRAM_FRAME_BYTES_MAX: usize = HEAD_BYTES_MAX + OVERHEAD_BYTES_MAX + DATAGRAM_BYTES_MAX;
 
 /// Bytes that [`append`] adds for `message`.
 pub fn framed_len(message: &ToDriver) -> usize {

@@ -26,9 +26,6 @@ const IP_TEXT_BYTES_MAX: usize = 39;
 /// Type, the zero after the address, id or port, and data size.
 const FIXED_BYTES: usize = 1 + 1 + 8 + 4;
 
-/// Bytes of a message beside its data, at most.
-pub const OVERHEAD_BYTES_MAX: usize = FIXED_BYTES + IP_TEXT_BYTES_MAX;
-
 /// The canonical text of a device's address, made once for each source and copied into every message.
 ///
 /// An IPv4 device is `192.168.0.9` whichever socket it came through; a zone is not part of it.

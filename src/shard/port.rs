@@ -208,12 +208,16 @@ impl Port {
     /// meanwhile. All that it has paid is here: its commands came before.
     pub fn let_go(&self, session: SessionId, wanted_bytes: usize) {
         let devices = self.devices.borrow();
-        let held_bytes: usize = devices.values().map(|device| device.credit_of(session)).sum();
+        let holding: Vec<(usize, &Rc<Device>)> = devices
+            .values()
+            .map(|device| (device.credit_of(session), device))
+            .filter(|(credit_bytes, _)| *credit_bytes > 0)
+            .collect();
+        let held_bytes: usize = holding.iter().map(|(credit_bytes, _)| credit_bytes).sum();
         if held_bytes + wanted_bytes <= self.resources.limits().write_window_bytes_max {
             return;
         }
-        let holding = devices.values().map(|device| (device.credit_of(session), device));
-        if let Some((credit_bytes @ 1.., device)) = holding.max_by_key(|(credit_bytes, _)| *credit_bytes) {
+        if let Some((credit_bytes, device)) = holding.into_iter().max_by_key(|(credit_bytes, _)| *credit_bytes) {
             tracing::warn!(
                 port = %self.id, remote_ip = %device.source(), device = device.id(), credit_bytes,
                 "device let go: it holds most of its driver's write window"
