@@ -304,14 +304,10 @@ async fn wait_for_the_end(happened: &mut mpsc::Receiver<Event>, peers: &Peers, d
         _ => return ProcessEnd::ShardFailed,
     }
     tracing::info!(drain_ms_max = drain_time_max.as_millis() as u64, "told to stop: draining");
-    let (reply, mut drained) = mpsc::channel(peers.shards());
     let drain = async {
-        for shard in 0..peers.shards() {
-            peers.ask(shard, Request::Drain { reply: reply.clone() }).await;
-        }
-        for _ in 0..peers.shards() {
-            drained.recv().await;
-        }
+        // No device ends before every shard has sent on what its drivers had sent.
+        ask_all(peers, |reply| Request::Settle { reply }).await;
+        ask_all(peers, |reply| Request::Drain { reply }).await;
     };
     tokio::select! {
         () = drain => ProcessEnd::Drained,
@@ -320,5 +316,16 @@ async fn wait_for_the_end(happened: &mut mpsc::Receiver<Event>, peers: &Peers, d
             Some(Event::Signal) => ProcessEnd::SecondSignal,
             _ => ProcessEnd::ShardFailed,
         },
+    }
+}
+
+/// Asks every shard, and waits until each has replied.
+async fn ask_all(peers: &Peers, request: impl Fn(mpsc::Sender<usize>) -> Request) {
+    let (reply, mut replies) = mpsc::channel(peers.shards());
+    for shard in 0..peers.shards() {
+        peers.ask(shard, request(reply.clone())).await;
+    }
+    for _ in 0..peers.shards() {
+        replies.recv().await;
     }
 }

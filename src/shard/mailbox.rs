@@ -58,7 +58,12 @@ pub enum Request {
         /// Where to.
         reply: oneshot::Sender<ShardCount>,
     },
-    /// Refuse joins, end every device and port, and say when all of it is done.
+    /// Refuse joins and new devices, read no more of drivers, and say when what was read of them is on its way.
+    Settle {
+        /// Told when no session of this shard waits to send a command.
+        reply: mpsc::Sender<usize>,
+    },
+    /// End every device and port, and say when all of it is done. Every shard has settled before.
     Drain {
         /// Told when nothing of this shard is left.
         reply: mpsc::Sender<usize>,

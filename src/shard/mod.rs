@@ -13,6 +13,7 @@ pub mod outbox;
 pub mod port;
 pub mod resources;
 pub mod ring;
+pub mod settling;
 pub mod sockets;
 pub mod udp;
 
@@ -54,7 +55,8 @@ pub struct Shard {
     ports: RefCell<HashMap<PortId, Rc<Port>>>,
     /// When a driver last left a port, and its sockets were stopped if need be: they close soon after.
     left: RefCell<HashMap<PortId, Instant>>,
-    draining: Cell<bool>,
+    /// When a drain gives up what holds it up; set once it has begun.
+    hasten_at: Cell<Option<Instant>>,
 }
 
 impl Shard {
@@ -65,7 +67,7 @@ impl Shard {
             api: RefCell::new(Some(api)),
             ports: RefCell::default(),
             left: RefCell::default(),
-            draining: Cell::new(false),
+            hasten_at: Cell::new(None),
         })
     }
 
@@ -103,6 +105,7 @@ impl Shard {
             }
             // Whoever asked may have gone.
             Request::Count { reply } => drop(reply.send(self.count())),
+            Request::Settle { reply } => self.settle(reply),
             Request::Drain { reply } => self.drain(reply),
         }
     }
@@ -138,7 +141,7 @@ impl Shard {
 
     /// The port, opened if need be, with the sockets that `sources` need.
     fn port_for(&self, id: PortId, sources: &Sources) -> Result<Rc<Port>, JoinRefusal> {
-        if self.draining.get() {
+        if self.is_draining() {
             return Err(JoinRefusal::Draining);
         }
         if let Some(port) = self.ports.borrow().get(&id) {
@@ -175,7 +178,7 @@ impl Shard {
         left.retain(|_, left_at| left_at.elapsed() < CLOSING_TIME_MAX);
         left.insert(id, Instant::now());
         drop(left);
-        if port.is_empty() && !self.draining.get() {
+        if port.is_empty() && !self.is_draining() {
             self.close(id, PortEnd::Left);
         }
     }
@@ -205,27 +208,46 @@ impl Shard {
         }
     }
 
-    /// Stops everything that listens, and has what is there end in good order.
-    fn drain(self: &Rc<Self>, reply: mpsc::Sender<usize>) {
-        self.draining.set(true);
+    /// Stops everything that listens, and waits for what drivers have sent to be on its way to the ports: for half of the
+    /// drain's time at most.
+    fn settle(self: &Rc<Self>, reply: mpsc::Sender<usize>) {
+        let time_max = self.resources.limits().drain_time_max;
+        let now = Instant::now();
+        self.hasten_at.set(Some(now + (time_max - time_max / HASTEN_PART)));
         if let Some(api) = self.api.take() {
             api.stop();
         }
         self.ports.borrow().values().for_each(|port| port.stop_accepting());
         let shard = self.clone();
         ring::spawn(async move {
-            let time_max = shard.resources.limits().drain_time_max;
-            let hasten_at = Instant::now() + (time_max - time_max / HASTEN_PART);
             tokio::time::sleep(DRAIN_GRACE.min(time_max / HASTEN_PART)).await;
-            shard.ports.borrow().values().for_each(|port| port.drain());
+            let settling = &shard.resources.settling;
+            settling.begin();
+            while !settling.is_settled() && Instant::now() < now + time_max / 2 {
+                tokio::time::sleep(DRAIN_PAUSE).await;
+            }
+            let _ = reply.send(shard.resources.shard).await;
+        });
+    }
+
+    /// Has what is there end in good order.
+    fn drain(self: &Rc<Self>, reply: mpsc::Sender<usize>) {
+        self.ports.borrow().values().for_each(|port| port.drain());
+        self.resources.settling.end();
+        let shard = self.clone();
+        ring::spawn(async move {
             while !shard.is_drained() {
-                if Instant::now() >= hasten_at {
+                if shard.hasten_at.get().is_some_and(|at| Instant::now() >= at) {
                     shard.ports.borrow().values().for_each(|port| port.hasten_drain());
                 }
                 tokio::time::sleep(DRAIN_PAUSE).await;
             }
             let _ = reply.send(shard.resources.shard).await;
         });
+    }
+
+    fn is_draining(&self) -> bool {
+        self.hasten_at.get().is_some()
     }
 
     fn is_drained(&self) -> bool {

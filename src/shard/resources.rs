@@ -11,6 +11,7 @@ use crate::shard::device::Device;
 use crate::shard::log_gate::LogGate;
 use crate::shard::mailbox::Peers;
 use crate::shard::ring::{DatagramBatch, Pool};
+use crate::shard::settling::Settling;
 use std::cell::{Cell, RefCell};
 use std::rc::Weak;
 use std::sync::Arc;
@@ -62,6 +63,8 @@ pub struct Resources {
     pub pool: Pool,
     /// Sessions whose sockets this shard serves.
     pub sessions: Cell<usize>,
+    /// What its sessions owe to devices, when a drain begins.
+    pub settling: Settling,
     /// Devices of this shard's ports, until their sockets are closed.
     pub devices: Cell<usize>,
     /// Devices that have a user timeout, as bytes may be under way to them.
@@ -84,6 +87,7 @@ impl Resources {
             counts: Counts::default(),
             pool,
             sessions: Cell::new(0),
+            settling: Settling::default(),
             devices: Cell::new(0),
             under_way: RefCell::default(),
             accept_log: LogGate::default(),

@@ -14,6 +14,7 @@ scenarios! {
     sigint_is_sigterm,
     what_was_read_before_the_drain_is_delivered,
     what_was_written_before_the_drain_is_delivered,
+    a_write_that_waits_for_credit_when_the_drain_begins_is_delivered,
     a_driver_that_does_not_answer_the_goodbye_does_not_hold_the_exit_up,
     nobody_is_let_in_while_the_daemon_drains,
     a_flooded_daemon_drains,
@@ -127,6 +128,28 @@ fn what_was_written_before_the_drain_is_delivered(shards: usize) {
     let (mut daemon, mut driver, mut device, addr) = with_much_written(Setup::new(shards));
     daemon.signal(Signal::TERM);
     device.expect(&pattern(2, 0, BEYOND_THE_KERNEL));
+    device.ends();
+    drop(device);
+    expect_goodbye(&mut driver, &[addr]);
+    assert_eq!(daemon.exit_within(Duration::from_secs(10)).code(), Some(0));
+}
+
+fn a_write_that_waits_for_credit_when_the_drain_begins_is_delivered(shards: usize) {
+    let mut daemon = Setup::new(shards).start();
+    let port = free_port();
+    let mut driver = daemon.join_tcp(port, "127.0.0.1");
+    let mut device = Device::with_receive_buffer("127.0.0.1", port, Some(4 * 1024)).unwrap();
+    let addr = driver.opened();
+    // Takes the whole window, and more than the kernel holds.
+    let large = pattern(3, 0, 900_000);
+    driver.write(&addr, &large);
+    driver.write(&addr, b"after it");
+    daemon.until_count("credit_waits", 1);
+    daemon.signal(Signal::TERM);
+    // Longer than the drain leaves writes on their way to arrive by themselves.
+    std::thread::sleep(Duration::from_millis(400));
+    device.expect(&large);
+    device.expect(b"after it");
     device.ends();
     drop(device);
     expect_goodbye(&mut driver, &[addr]);

@@ -35,7 +35,10 @@ impl Session {
             let (unpaid, end) = match next.take() {
                 Some(decoded) => decoded,
                 None if self.reserve_for_next_read().await => match self.stream.receive(&self.resources.pool).await {
-                    Ok(Receipt::Data(bytes)) => self.decode(&bytes),
+                    Ok(Receipt::Data(bytes)) => {
+                        self.resources.settling.pass().await;
+                        self.decode(&bytes)
+                    }
                     Ok(Receipt::End) => (Vec::new(), Some(SessionEnd::DriverGone)),
                     Ok(Receipt::Interrupted) if self.end.get().is_some() => return,
                     Ok(Receipt::Interrupted) => continue,
@@ -100,6 +103,7 @@ impl Session {
 
     /// Pays for commands as credit comes, and sends them to the port's home in order.
     async fn request(&self, unpaid: Vec<Unpaid>) {
+        let _owing = self.resources.settling.owe();
         let mut commands = Vec::with_capacity(unpaid.len());
         let mut waited = Duration::ZERO;
         for (device, action, mut large) in unpaid {
