@@ -31,7 +31,7 @@ pub(super) struct DriverArguments {
     #[arg(long, value_name = "BYTES", env = "DISPATCH_MESSAGE_BYTES_MAX")]
     #[arg(default_value = "1048576", value_parser = number::<usize>(131_072, GIBIBYTE))]
     message_bytes_max: usize,
-    /// How long a driver may take nothing of what waits for it, as it holds back devices it shares
+    /// How long a driver may take nothing of what waits for it, as it holds back devices it shares; counts half while its own writes wait, and is best kept above twice that wait
     #[arg(long, value_name = "MS", env = "DISPATCH_STALL_MS_MAX")]
     #[arg(default_value = "20000", value_parser = milliseconds(100, HOUR_MS))]
     stall_ms_max: Duration,

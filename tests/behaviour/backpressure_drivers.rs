@@ -15,6 +15,7 @@ scenarios! {
     a_driver_that_stops_reading_can_still_write,
     a_driver_that_stops_reading_slows_no_other_port,
     a_driver_that_takes_nothing_is_let_go_and_the_others_go_on,
+    a_driver_that_takes_nothing_has_twice_the_time_while_its_own_writes_wait,
     a_driver_that_takes_a_little_now_and_then_is_not_let_go,
     devices_that_flood_a_slow_driver_do_not_corrupt_its_stream,
     datagrams_for_a_slow_driver_are_dropped_and_counted,
@@ -145,6 +146,26 @@ fn a_driver_that_takes_nothing_is_let_go_and_the_others_go_on(shards: usize) {
             }
         }
         assert!(taken < SIZE, "it took everything, so it was not slow");
+    });
+}
+
+fn a_driver_that_takes_nothing_has_twice_the_time_while_its_own_writes_wait(shards: usize) {
+    const STALL: Duration = Duration::from_millis(1_500);
+    let stall_ms = STALL.as_millis() as usize;
+    Setup::new(shards).limit("stall-ms-max", stall_ms).limit("credit-wait-ms-max", 60_000).run(|daemon| {
+        let (mut wire, mut device, addr) = joined(daemon, "127.0.0.1");
+        let full = Device::with_receive_buffer("127.0.0.1", device.peer_port(), Some(4 * 1024)).unwrap();
+        let full_addr = wire.event().addr().clone();
+        // More than its kernel and the window hold, and one more, so that the daemon leaves the driver's socket unread.
+        wire.send_frame(Opcode::Binary, &write(&full_addr, &pattern(8, 0, 900_000)));
+        wire.send_frame(Opcode::Binary, &write(&addr, b"behind it"));
+        daemon.until_count("credit_waits", 1);
+        let start = Instant::now();
+        device.send_until_blocked(9, ENDLESS, Duration::from_millis(200));
+        daemon.until_count("sessions_stalled", 1);
+        let took = start.elapsed();
+        assert!(took > STALL * 7 / 4, "let go after {took:?}");
+        drop((wire, device, full));
     });
 }
 

@@ -1,6 +1,7 @@
 //! The keeper of a session: pings an idle driver, and ends one that takes nothing or shows no life.
 //!
-//! **Invariants.** It waits for timers alone, so it may be aborted. Progress is what the driver has acknowledged.
+//! **Invariants.** It waits for timers alone, so it may be aborted. Progress is what the driver has acknowledged. A driver
+//! that takes nothing goes within twice the stall time.
 //! **Not here.** What an ending does to the socket (`writer`).
 
 use super::Session;
@@ -27,7 +28,7 @@ impl Session {
             let arrived_now = self.taken_bytes.get().saturating_sub(self.stream.unacknowledged_bytes() as u64);
             let is_stuck = self.is_sending.get() && arrived_now <= arrived_bytes;
             arrived_bytes = arrived_now.max(arrived_bytes);
-            stuck = if is_stuck { stuck + step } else { Duration::ZERO };
+            stuck = if is_stuck { stuck + self.stuck_step(step) } else { Duration::ZERO };
             // A message that has arrived is life; one that only the kernel has is not, and nor is a ping.
             if self.message_under_way.get().is_some_and(|end| end <= arrived_now) {
                 self.message_under_way.set(None);
@@ -46,5 +47,12 @@ impl Session {
                 self.control_due.notify_one();
             }
         }
+    }
+
+    /// What a step without progress counts for. A socket whose receive buffer is full refuses acknowledgements along with
+    /// the data, and once it is read again the driver's next probe may be as far off as it was unread: so that time counts
+    /// half.
+    fn stuck_step(&self, step: Duration) -> Duration {
+        if self.is_reading.get() { step } else { step / 2 }
     }
 }

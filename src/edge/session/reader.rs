@@ -13,6 +13,7 @@ use crate::protocol::message::{DeviceAddr, FromDriver};
 use crate::shard::mailbox::{Action, Command, Request};
 use crate::shard::ring::Receipt;
 use bytes::Bytes;
+use std::io;
 use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -34,7 +35,7 @@ impl Session {
         while self.reads_on() {
             let (unpaid, end) = match next.take() {
                 Some(decoded) => decoded,
-                None if self.reserve_for_next_read().await => match self.stream.receive(&self.resources.pool).await {
+                None if self.reserve_for_next_read().await => match self.receive().await {
                     Ok(Receipt::Data(bytes)) => {
                         self.resources.settling.pass().await;
                         self.decode(&bytes)
@@ -59,6 +60,13 @@ impl Session {
                 return;
             }
         }
+    }
+
+    async fn receive(&self) -> io::Result<Receipt> {
+        self.is_reading.set(true);
+        let received = self.stream.receive(&self.resources.pool).await;
+        self.is_reading.set(false);
+        received
     }
 
     /// The commands in the next bytes of the driver, and how the session ends over them.
