@@ -13,6 +13,7 @@ scenarios! {
     the_device_that_holds_most_of_the_credit_is_the_one_let_go,
     a_driver_that_waits_now_and_then_keeps_its_devices,
     a_write_larger_than_the_window_arrives_whole,
+    a_close_is_answered_when_the_writes_before_it_are_on_their_way,
     small_windows_carry_long_streams,
     a_device_that_dies_gives_its_drivers_credit_back,
     a_driver_that_dies_while_it_waits_for_credit_is_noticed,
@@ -184,6 +185,34 @@ fn carries(daemon: &Daemon, parts: &[usize]) {
 fn a_write_larger_than_the_window_arrives_whole(shards: usize) {
     Setup::new(shards).limit("write-window-bytes-max", 65_536).run(|daemon| {
         carries(daemon, &[1, 65_472, 65_473, 65_536, 65_537, 1_000_000, 5, 1_000_000, 1_000_000]);
+    });
+}
+
+fn a_close_is_answered_when_the_writes_before_it_are_on_their_way(shards: usize) {
+    const READS_AFTER: Duration = Duration::from_millis(600);
+    Setup::new(shards).run(|daemon| {
+        let port = free_port();
+        let mut wire = daemon.wire(Transport::Tcp, port, "127.0.0.1");
+        let mut full = Device::with_receive_buffer("127.0.0.1", port, Some(4 * 1024)).unwrap();
+        let full_addr = wire.event().addr().clone();
+        let mut other = Device::connect("127.0.0.1", port);
+        let other_addr = wire.event().addr().clone();
+        // It takes the window whole, so that the write behind it waits.
+        let large = pattern(1, 0, 900_000);
+        wire.send_frame(Opcode::Binary, &write(&full_addr, &large));
+        wire.send_frame(Opcode::Binary, &write(&other_addr, b"before the close"));
+        wire.send_frame(Opcode::Close, &1000_u16.to_be_bytes());
+        daemon.until_count("credit_waits", 1);
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(READS_AFTER);
+                full.expect(&large);
+            });
+            assert_eq!(wire.close_reason().0, 1000);
+            assert!(start.elapsed() >= READS_AFTER, "answered after {:?}", start.elapsed());
+            other.expect(b"before the close");
+        });
     });
 }
 

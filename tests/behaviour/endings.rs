@@ -269,6 +269,11 @@ fn a_killed_daemon_starts_again_on_its_ports(shards: usize) {
     let (api, tcp, udp) = (free_port(), free_port(), free_port());
     for _ in 0..3 {
         let mut daemon = Setup::new(shards).api_port(api).start();
+        // The kernel takes a killed ring apart after the process has gone, and holds its ports until then.
+        for (transport, port) in [(Transport::Tcp, tcp), (Transport::Udp, udp)] {
+            let free = || daemon.try_join(transport, &port.to_string(), "127.0.0.1").ok();
+            eventually("the port is given back", free).leave();
+        }
         let joined = join_and_exchange(&daemon, tcp, udp);
         daemon.signal(Signal::KILL);
         daemon.exit_within(Duration::from_secs(5));

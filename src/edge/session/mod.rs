@@ -58,6 +58,8 @@ pub struct Session {
     /// Where the first message ends that was sent and is not known to have arrived, counted as `taken_bytes` is.
     message_under_way: Cell<Option<u64>>,
     is_sending: Cell<bool>,
+    /// The reader sends on what came before the ending that it has met; no control frame leaves meanwhile.
+    goodbye_waits: Cell<bool>,
     /// The driver's socket is being read, and not left until credit or memory is free.
     is_reading: Cell<bool>,
     /// Bytes that the kernel has taken in all.
@@ -96,6 +98,7 @@ impl Session {
             is_alive: Cell::new(true),
             message_under_way: Cell::new(None),
             is_sending: Cell::new(false),
+            goodbye_waits: Cell::new(false),
             is_reading: Cell::new(false),
             taken_bytes: Cell::new(0),
             _place: place,

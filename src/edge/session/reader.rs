@@ -48,17 +48,9 @@ impl Session {
                 None => return,
             };
             if let Some(end) = end {
-                // At once: the writer sends no chunk behind the answer to a close frame.
-                self.set_end(end);
-                if matches!(end, SessionEnd::DriverGone | SessionEnd::Io(_)) {
-                    // Ends a send that nobody will take.
-                    self.stream.shutdown(Shutdown::Both);
-                }
+                return self.request_last(unpaid, end).await;
             }
             self.request(unpaid).await;
-            if end.is_some() {
-                return;
-            }
         }
     }
 
@@ -94,6 +86,20 @@ impl Session {
         });
         self.control_due.notify_one();
         (unpaid, result.err())
+    }
+
+    /// Sends on what came before an ending. The driver is told goodbye, or has its close frame answered, when that is done:
+    /// so it knows that its writes are on their way.
+    async fn request_last(&self, unpaid: Vec<Unpaid>, end: SessionEnd) {
+        if matches!(end, SessionEnd::DriverGone | SessionEnd::Io(_)) {
+            self.set_end(end);
+            // Ends a send that nobody will take.
+            self.stream.shutdown(Shutdown::Both);
+            return self.request(unpaid).await;
+        }
+        self.goodbye_waits.set(true);
+        self.request(unpaid).await;
+        self.set_end(end);
     }
 
     /// What was reserved for the large message that has just come whole, if it was one.

@@ -29,7 +29,7 @@ impl Session {
                 }
                 Some(None) => self.set_end(SessionEnd::Drained),
             }
-            if self.end.get().is_none() {
+            if self.end.get().is_none() && !self.goodbye_waits.get() {
                 self.send_control().await;
             }
         }

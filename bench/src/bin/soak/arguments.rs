@@ -10,11 +10,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-const STALL_MS: u64 = 3_000;
-const SILENCE_MS: u64 = 9_000;
+/// More than twice the wait for credit, as the daemon's defaults are.
+const STALL_MS: u64 = 8_000;
+/// Longer than the longest nap, which is twice a stall.
+const SILENCE_MS: u64 = 18_000;
 const MESSAGE_BYTES_MAX: usize = 262_144;
 /// How long a drain may take; longer than a stall, a flush and a linger together.
-pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(12);
+pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// Drives the daemon under a mixed load, and checks every byte in both directions.
 #[derive(Debug, Parser)]
@@ -66,10 +68,10 @@ impl Arguments {
     pub fn launch(&self) -> Launch {
         let bounds = [
             ("--stall-ms-max", STALL_MS.to_string()),
-            ("--credit-wait-ms-max", "2000".to_owned()),
+            ("--credit-wait-ms-max", "3000".to_owned()),
             ("--flush-ms-max", "2000".to_owned()),
             ("--linger-ms-max", "1000".to_owned()),
-            ("--ping-interval-ms", "2000".to_owned()),
+            ("--ping-interval-ms", "4000".to_owned()),
             ("--driver-silence-ms-max", SILENCE_MS.to_string()),
             ("--drain-ms-max", DRAIN_TIME_MAX.as_millis().to_string()),
             ("--message-bytes-max", MESSAGE_BYTES_MAX.to_string()),
