@@ -18,14 +18,17 @@ use uring_dispatch::policy::port_id::Transport;
 /// # Errors
 /// What the ring says, and what accepting says where there is no hope in another try.
 pub fn run(api: &TcpListener) -> io::Result<()> {
-    let mut turns = Turns { api, ring: Ring::new()?, relay: Relay::new(Transport::Tcp) };
+    let mut turns = Turns { api, ring: Ring::new()?, relay: Relay::new(Transport::Tcp), is_more: false };
     turns.ring.accept(api.as_fd(), Token::Api.into())?;
     let mut events = Vec::new();
     let mut waiting = Vec::new();
     loop {
         turns.ring.wait(&mut events)?;
-        for event in events.drain(..) {
-            turns.take(event)?;
+        turns.take_all(&mut events)?;
+        // What a driver sent at once is decoded as a whole, so that each device is written to once for all of it.
+        while std::mem::take(&mut turns.is_more) {
+            turns.ring.gather(&mut events)?;
+            turns.take_all(&mut events)?;
         }
         turns.relay.flush(&mut waiting);
         for waiter in waiting.drain(..) {
@@ -42,16 +45,25 @@ struct Turns<'a> {
     api: &'a TcpListener,
     ring: Ring,
     relay: Relay,
+    /// A driver's bytes filled a buffer, and more are to be expected.
+    is_more: bool,
 }
 
 impl Turns<'_> {
+    fn take_all(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
+        events.drain(..).try_for_each(|event| self.take(event))
+    }
+
     fn take(&mut self, event: Event) -> io::Result<()> {
         match event {
             Event::Received { token, group, buffer, is_last } => {
                 let bytes = self.ring.bytes(group, &buffer);
                 match Token::from(token) {
                     Token::Device(key) => self.relay.device_bytes(key, bytes),
-                    Token::Session(key) => self.relay.session_bytes(key, bytes),
+                    Token::Session(key) => {
+                        self.is_more |= Ring::is_full(group, bytes);
+                        self.relay.session_bytes(key, bytes);
+                    }
                     Token::Api | Token::Port(_) => {}
                 }
                 self.ring.give_back(group, buffer);

@@ -64,7 +64,7 @@ impl Ring {
     /// What io_uring_setup(2) and io_uring_register(2) say.
     pub fn new() -> io::Result<Ring> {
         let mut builder = IoUring::builder();
-        builder.setup_single_issuer().setup_defer_taskrun().setup_coop_taskrun().setup_cqsize(COMPLETIONS);
+        builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().setup_cqsize(COMPLETIONS);
         let ring: IoUring = builder.build(ENTRIES)?;
         let device_buffers = Buffers::register(&ring, Group::Devices as u16, DEVICE_BUFFERS, DEVICE_BUFFER_BYTES)?;
         let driver_buffers = Buffers::register(&ring, Group::Drivers as u16, DRIVER_BUFFERS, DRIVER_BUFFER_BYTES)?;
@@ -105,7 +105,19 @@ impl Ring {
     /// # Errors
     /// What io_uring_enter(2) says; an interrupted wait is none.
     pub fn wait(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
-        match self.ring.submit_and_wait(1) {
+        self.enter(1, events)
+    }
+
+    /// Appends the events that came since the wait, without waiting.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn gather(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
+        self.enter(0, events)
+    }
+
+    fn enter(&mut self, count: usize, events: &mut Vec<Event>) -> io::Result<()> {
+        match self.ring.submit_and_wait(count) {
             Err(error) if !matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ResourceBusy) => {
                 return Err(error);
             }
@@ -114,6 +126,15 @@ impl Ring {
         let (device_buffers, driver_buffers) = (&self.device_buffers, &self.driver_buffers);
         events.extend(self.ring.completion().map(|entry| event(&entry, device_buffers, driver_buffers)));
         Ok(())
+    }
+
+    /// Whether a receive filled its buffer, so that there may be more.
+    pub fn is_full(group: Group, bytes: &[u8]) -> bool {
+        bytes.len()
+            == match group {
+                Group::Devices => DEVICE_BUFFER_BYTES,
+                Group::Drivers => DRIVER_BUFFER_BYTES,
+            }
     }
 
     /// The bytes that were received.
