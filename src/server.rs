@@ -4,14 +4,14 @@
 //! thread only waits: for a signal, for shards to drain, for the deadline.
 //! **Not here.** Settings (`config`), what a shard does (`shard`, `edge`).
 
-use crate::config::{self, Config, DaemonSecrets, Pin};
+use crate::config::{self, Config, DaemonSecrets, Switch};
 use crate::edge::api::Api;
 use crate::edge::session::session_bytes_max;
-use crate::logging::LogFormat;
+use crate::logging::{self, LogFormat};
 use crate::policy::ending::ProcessEnd;
 use crate::policy::token::Token;
 use crate::shard::mailbox::{Peers, Request};
-use crate::shard::resources::{Resources, Shared};
+use crate::shard::resources::{LogControl, Resources, Shared};
 use crate::shard::ring::{self, Listener};
 use crate::shard::{Shard, sockets};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -129,12 +129,13 @@ pub fn run(mut config: Config) -> Result<ProcessEnd, StartError> {
 fn start_shards(config: &Config, events: mpsc::Sender<Event>) -> Result<Peers, StartError> {
     let listeners = open_api(config)?;
     let (peers, mailboxes) = Peers::new(config.shards);
-    let shared = Shared::new(config.limits, config.access.clone(), peers.clone());
+    let log = LogControl { dropped_lines: logging::dropped_lines };
+    let shared = Shared::new(config.limits, config.access.clone(), config.observation, log, peers.clone());
     let DaemonSecrets { secret, next, .. } = &config.secrets;
     let token = Token::new(secret.expose().to_owned(), next.as_ref().map(|next| next.expose().to_owned()));
     let cores = match config.pin {
-        Pin::On => core_affinity::get_core_ids().unwrap_or_default(),
-        Pin::Off => Vec::new(),
+        Switch::On => core_affinity::get_core_ids().unwrap_or_default(),
+        Switch::Off => Vec::new(),
     };
     for (shard, (listener, mailbox)) in listeners.into_iter().zip(mailboxes).enumerate() {
         let thread = ShardThread {

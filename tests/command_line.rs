@@ -59,7 +59,9 @@ fn help_is_grouped_and_shows_units_defaults_and_variables() {
     let output = dispatch(&["--help"], &[]);
     assert!(output.status.success());
     let help = text(&output.stdout);
-    for heading in ["Actions", "Listening:", "Access:", "Shards:", "Drivers:", "Devices:", "Memory:", "Logging:"] {
+    for heading in
+        ["Actions", "Listening:", "Access:", "Shards:", "Drivers:", "Devices:", "Memory:", "Metrics:", "Logging:"]
+    {
         assert!(help.lines().any(|line| line.starts_with(heading)), "{heading}\n{help}");
     }
     for part in [

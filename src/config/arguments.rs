@@ -53,6 +53,8 @@ pub(super) struct Arguments {
     #[command(flatten)]
     pub(super) memory: MemoryArguments,
     #[command(flatten)]
+    pub(super) metrics: MetricsArguments,
+    #[command(flatten)]
     pub(super) logging: LoggingArguments,
     #[command(subcommand)]
     pub(super) command: Option<Command>,
@@ -114,7 +116,19 @@ pub(super) struct ShardArguments {
     pub(super) workers: usize,
     /// Whether each shard's thread keeps to one core, which spares it cold caches
     #[arg(long, value_name = "SWITCH", env = "DISPATCH_PIN", default_value = "on", value_enum)]
-    pub(super) pin: Pin,
+    pub(super) pin: Switch,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Metrics")]
+pub(super) struct MetricsArguments {
+    /// Whether metrics need no token, for a scraper that has none
+    #[arg(long, value_name = "SWITCH", env = "DISPATCH_METRICS_OPEN", default_value = "off", value_enum)]
+    #[arg(num_args = 0..=1, default_missing_value = "on")]
+    pub(super) metrics_open: Switch,
+    /// Whether metrics have series for each open port, five of them
+    #[arg(long, value_name = "SWITCH", env = "DISPATCH_METRICS_PORTS", default_value = "on", value_enum)]
+    pub(super) metrics_ports: Switch,
 }
 
 #[derive(Debug, Args)]
@@ -129,12 +143,12 @@ pub(super) struct LoggingArguments {
     pub(super) log_level: String,
 }
 
-/// Whether the threads of shards are pinned.
+/// Whether something is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Pin {
-    /// One core a shard.
+pub enum Switch {
+    /// It is.
     On,
-    /// Wherever the system puts them.
+    /// It is not.
     Off,
 }
 

@@ -21,7 +21,7 @@ use std::net::SocketAddr;
 use clap::FromArgMatches;
 use clap::error::ErrorKind;
 
-pub use self::arguments::{ListenArguments, Pin};
+pub use self::arguments::{ListenArguments, Switch};
 pub use self::environment::{Environment, Origin};
 pub use self::error::ConfigError;
 pub use self::http_url::HttpUrl;
@@ -35,6 +35,7 @@ use self::secret::{find_daemon_secrets, find_secret};
 use crate::logging::LogFormat;
 use crate::policy::access::Access;
 use crate::policy::limits::Limits;
+use crate::policy::metrics::Observation;
 
 /// Everything the daemon is told at start-up.
 #[derive(Debug, Clone)]
@@ -44,7 +45,7 @@ pub struct Config {
     /// Shards to run; at least 1.
     pub shards: usize,
     /// Whether their threads are pinned.
-    pub pin: Pin,
+    pub pin: Switch,
     /// How log lines look, and with it what is logged where no filter is set.
     pub log_format: LogFormat,
     /// A checked filter; `None` for the format's own level.
@@ -53,6 +54,8 @@ pub struct Config {
     pub secrets: DaemonSecrets,
     /// What drivers may do.
     pub access: Access,
+    /// What the operator wants to be shown.
+    pub observation: Observation,
     /// The bounds. Its `devices_max` is the setting itself, 0 included: pass it through `devices_max` once the
     /// descriptor limit is known.
     pub limits: Limits,
@@ -173,6 +176,10 @@ fn check(arguments: &Arguments, environment: &Environment) -> Result<Config, Con
             udp_egress: arguments.access.udp_egress,
             api_port: arguments.listening.port,
         },
+        observation: Observation {
+            metrics_open: arguments.metrics.metrics_open == Switch::On,
+            port_series: arguments.metrics.metrics_ports == Switch::On,
+        },
         limits,
     })
 }
@@ -239,7 +246,10 @@ mod tests {
         let config = config(&[], &[], &[]);
         assert_eq!(config.api_address.to_string(), "127.0.0.1:3000");
         assert!(config.shards >= 1);
-        assert_eq!((config.pin, config.log_format, config.log_filter.as_deref()), (Pin::On, LogFormat::Readable, None));
+        assert_eq!(
+            (config.pin, config.log_format, config.log_filter.as_deref()),
+            (Switch::On, LogFormat::Readable, None)
+        );
         let limits = config.limits;
         assert_eq!((limits.request_head_bytes_max, limits.message_bytes_max), (65_536, 1_048_576));
         assert_eq!((limits.outbox_bytes_max, limits.write_window_bytes_max), (262_144, 262_144));
@@ -317,6 +327,18 @@ mod tests {
         for (flag, below) in [("--message-bytes-max", "131071"), ("--outbox-bytes-max", "204799")] {
             assert!(line(&[flag, below], &[], &[]).starts_with(flag));
         }
+    }
+
+    #[test]
+    fn metrics_need_the_token_and_show_ports_unless_it_is_said() {
+        let usual = Observation { metrics_open: false, port_series: true };
+        assert_eq!(config(&[], &[], &[]).observation, usual);
+        let open = Observation { metrics_open: true, ..usual };
+        assert_eq!(config(&["--metrics-open"], &[], &[]).observation, open);
+        assert_eq!(config(&["--metrics-open", "on", "-w", "1"], &[], &[]).observation, open);
+        assert_eq!(config(&[], &[("DISPATCH_METRICS_OPEN", "on")], &[]).observation, open);
+        let few = Observation { port_series: false, ..usual };
+        assert_eq!(config(&["--metrics-ports", "off"], &[], &[]).observation, few);
     }
 
     #[test]

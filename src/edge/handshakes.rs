@@ -4,6 +4,7 @@
 //! that has sent nothing.
 //! **Not here.** How long one may wait (`api`).
 
+use crate::shard::resources::Resources;
 use crate::shard::ring::Stream;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ struct Inner {
     waiting: RefCell<BTreeMap<u64, Waiting>>,
     next: Cell<u64>,
     max: usize,
+    resources: Rc<Resources>,
 }
 
 struct Waiting {
@@ -35,8 +37,8 @@ pub struct Handshake {
 
 impl Handshakes {
     /// None yet, and `max` at a time.
-    pub fn new(max: usize) -> Self {
-        Handshakes(Rc::new(Inner { waiting: RefCell::default(), next: Cell::new(0), max }))
+    pub fn new(max: usize, resources: Rc<Resources>) -> Self {
+        Handshakes(Rc::new(Inner { waiting: RefCell::default(), next: Cell::new(0), max, resources }))
     }
 
     /// A connection begins to wait. If there are too many, the one that has waited longest is interrupted.
@@ -50,6 +52,7 @@ impl Handshakes {
         {
             longest.stream.interrupt();
         }
+        self.0.resources.handshakes.set(waiting.len());
         Handshake { all: self.clone(), number, kept }
     }
 }
@@ -63,6 +66,8 @@ impl Handshake {
 
 impl Drop for Handshake {
     fn drop(&mut self) {
-        self.all.0.waiting.borrow_mut().remove(&self.number);
+        let mut waiting = self.all.0.waiting.borrow_mut();
+        waiting.remove(&self.number);
+        self.all.0.resources.handshakes.set(waiting.len());
     }
 }

@@ -3,10 +3,13 @@
 //! **Invariants.** A session stays on the shard that accepted its connection.
 //! **Not here.** Ports and devices (`shard`).
 
+pub mod answers;
 pub mod api;
 pub mod door;
 pub mod handshakes;
+pub mod join;
 pub mod openapi;
+pub mod reports;
 pub mod routes;
 pub mod session;
 pub mod websocket;

@@ -3,16 +3,16 @@
 //! **Invariants.** It names every route of the table, and no other.
 //! **Not here.** The routes (`routes`).
 
-use crate::edge::routes::{BASE_PATHS, Endpoint, ROUTES, Route};
+use crate::edge::routes::{self, Endpoint, Route};
+use crate::protocol::exposition;
 use serde_json::{Map, Value, json};
 
 /// The document as JSON text, ending in a newline.
 pub fn document() -> String {
     let mut paths = Map::new();
-    for base in BASE_PATHS {
-        for route in &ROUTES {
-            paths.insert(format!("{base}{}", route.path), json!({ "get": operation(base, route) }));
-        }
+    for (path, route) in routes::paths() {
+        let operation = json!({ "get": operation(&path, route) });
+        paths.insert(path, operation);
     }
     let document = json!({
         "openapi": "3.0.3",
@@ -34,7 +34,7 @@ pub fn document() -> String {
     format!("{document:#}\n")
 }
 
-fn operation(base: &str, route: &Route) -> Value {
+fn operation(path: &str, route: &Route) -> Value {
     let mut responses = Map::new();
     match route.endpoint {
         Endpoint::Join(_) => {
@@ -53,9 +53,13 @@ fn operation(base: &str, route: &Route) -> Value {
         Endpoint::Health => drop(responses.insert("200".into(), json!({ "description": "Alive" }))),
         Endpoint::Statistics => drop(responses.insert("200".into(), answer("The numbers", "Statistics"))),
         Endpoint::Version => drop(responses.insert("200".into(), answer("The version", "Version"))),
+        Endpoint::Metrics => {
+            let content = json!({ exposition::CONTENT_TYPE: { "schema": { "type": "string" } } });
+            responses.insert("200".into(), json!({ "description": "The metrics", "content": content }));
+        }
         Endpoint::Shards => drop(responses.insert("200".into(), answer("The shards", "Shards"))),
     }
-    let mut operation = json!({ "summary": route.summary, "operationId": operation_id(base, route) });
+    let mut operation = json!({ "summary": route.summary, "operationId": operation_id(path) });
     if route.needs_token {
         responses.insert("401".into(), answer("The token is wrong or missing", "Error"));
         responses.insert("429".into(), answer("Too many failed tokens from this address", "Error"));
@@ -78,9 +82,8 @@ fn operation(base: &str, route: &Route) -> Value {
     operation
 }
 
-fn operation_id(base: &str, route: &Route) -> String {
-    let words = format!("{base}{}", route.path);
-    words.split(['/', '_']).filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-")
+fn operation_id(path: &str) -> String {
+    path.split(['/', '_']).filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-")
 }
 
 fn answer(description: &str, schema: &str) -> Value {
@@ -135,7 +138,8 @@ mod tests {
     fn the_document_names_every_route_under_both_base_paths() {
         let document: Value = serde_json::from_str(&document()).unwrap();
         let paths = document["paths"].as_object().unwrap();
-        assert_eq!(paths.len(), BASE_PATHS.len() * ROUTES.len());
+        assert_eq!(paths.len(), routes::paths().count());
+        assert!(paths["/metrics"]["get"]["security"].is_array());
         assert!(paths["/api/dispatch/v1/tcp_dispatch"]["get"]["responses"]["409"].is_object());
     }
 }

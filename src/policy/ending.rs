@@ -39,6 +39,43 @@ pub enum JoinRefusal {
 }
 
 impl JoinRefusal {
+    /// The names of all refusals, for counters and logs.
+    pub const NAMES: [&'static str; 11] = [
+        "in_use",
+        "not_permitted",
+        "own_port",
+        "port_not_allowed",
+        "source_not_allowed",
+        "no_family",
+        "no_memory",
+        "too_many_sessions",
+        "too_many_ports",
+        "draining",
+        "io",
+    ];
+
+    /// Where its name stands among [`NAMES`](Self::NAMES).
+    pub fn index(self) -> usize {
+        match self {
+            JoinRefusal::InUse => 0,
+            JoinRefusal::NotAllowed => 1,
+            JoinRefusal::OwnPort => 2,
+            JoinRefusal::PortNotAllowed(_) => 3,
+            JoinRefusal::SourceNotAllowed(_) => 4,
+            JoinRefusal::NoFamily => 5,
+            JoinRefusal::NoMemory => 6,
+            JoinRefusal::TooManySessions => 7,
+            JoinRefusal::TooManyPorts => 8,
+            JoinRefusal::Draining => 9,
+            JoinRefusal::Io(_) => 10,
+        }
+    }
+
+    /// A name for counters and logs.
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self.index()]
+    }
+
     /// The HTTP status.
     pub fn status(self) -> u16 {
         match self {
@@ -143,22 +180,43 @@ impl SessionEnd {
         })
     }
 
+    /// The names of all endings, for counters and logs.
+    pub const NAMES: [&'static str; 12] = [
+        "driver_closed",
+        "driver_gone",
+        "io",
+        "undecodable",
+        "violation",
+        "too_big",
+        "not_utf8",
+        "stalled",
+        "silent",
+        "no_memory",
+        "drained",
+        "failed",
+    ];
+
+    /// Where its name stands among [`NAMES`](Self::NAMES).
+    pub fn index(self) -> usize {
+        match self {
+            SessionEnd::DriverClosed => 0,
+            SessionEnd::DriverGone => 1,
+            SessionEnd::Io(_) => 2,
+            SessionEnd::Undecodable(_) => 3,
+            SessionEnd::Violation => 4,
+            SessionEnd::TooBig => 5,
+            SessionEnd::NotUtf8 => 6,
+            SessionEnd::Stalled => 7,
+            SessionEnd::Silent => 8,
+            SessionEnd::NoMemory => 9,
+            SessionEnd::Drained => 10,
+            SessionEnd::Failed => 11,
+        }
+    }
+
     /// A name for counters and logs.
     pub fn name(self) -> &'static str {
-        match self {
-            SessionEnd::DriverClosed => "driver_closed",
-            SessionEnd::DriverGone => "driver_gone",
-            SessionEnd::Io(_) => "io",
-            SessionEnd::Undecodable(_) => "undecodable",
-            SessionEnd::Violation => "violation",
-            SessionEnd::TooBig => "too_big",
-            SessionEnd::NotUtf8 => "not_utf8",
-            SessionEnd::Stalled => "stalled",
-            SessionEnd::Silent => "silent",
-            SessionEnd::NoMemory => "no_memory",
-            SessionEnd::Drained => "drained",
-            SessionEnd::Failed => "failed",
-        }
+        Self::NAMES[self.index()]
     }
 
     /// How loud the ending is logged.
@@ -171,11 +229,28 @@ impl SessionEnd {
     }
 }
 
-/// How a device ends. Its drivers get CLOSED for each but [`Refused`](Self::Refused).
+/// Why a device, or a datagram, is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceRefusal {
+    /// No driver accepts its source.
+    Source,
+    /// Its port has as many devices as are allowed.
+    Limit,
+}
+
+impl DeviceRefusal {
+    /// A name for logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            DeviceRefusal::Source => "source",
+            DeviceRefusal::Limit => "limit",
+        }
+    }
+}
+
+/// How a device ends; its drivers get CLOSED.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceEnd {
-    /// No driver accepts its source.
-    Refused,
     /// It closed its sending side.
     DeviceClosed,
     /// Its connection was reset or failed.
@@ -203,19 +278,41 @@ impl DeviceEnd {
         }
     }
 
+    /// The names of all endings, for counters and logs.
+    pub const NAMES: [&'static str; 8] =
+        ["device_closed", "io", "timed_out", "driver_closed", "orphaned", "stalled", "drained", "failed"];
+
+    /// Where its name stands among [`NAMES`](Self::NAMES).
+    pub fn index(self) -> usize {
+        match self {
+            DeviceEnd::DeviceClosed => 0,
+            DeviceEnd::Io(_) => 1,
+            DeviceEnd::TimedOut => 2,
+            DeviceEnd::DriverClosed => 3,
+            DeviceEnd::Orphaned => 4,
+            DeviceEnd::Stalled => 5,
+            DeviceEnd::Drained => 6,
+            DeviceEnd::Failed => 7,
+        }
+    }
+
     /// A name for counters and logs.
     pub fn name(self) -> &'static str {
-        match self {
-            DeviceEnd::Refused => "refused",
-            DeviceEnd::DeviceClosed => "device_closed",
-            DeviceEnd::Io(_) => "io",
-            DeviceEnd::TimedOut => "timed_out",
-            DeviceEnd::DriverClosed => "driver_closed",
-            DeviceEnd::Orphaned => "orphaned",
-            DeviceEnd::Stalled => "stalled",
-            DeviceEnd::Drained => "drained",
-            DeviceEnd::Failed => "failed",
-        }
+        Self::NAMES[self.index()]
+    }
+
+    /// What the log says of it.
+    pub fn reason(self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            DeviceEnd::DeviceClosed => "the device closed",
+            DeviceEnd::Io(kind) => return Cow::Owned(format!("the device's connection failed: {kind}")),
+            DeviceEnd::TimedOut => "the device acknowledged nothing, or answered no probe",
+            DeviceEnd::DriverClosed => "a driver closed it",
+            DeviceEnd::Orphaned => "no driver accepts its source any more",
+            DeviceEnd::Stalled => "it took nothing of what waited for it",
+            DeviceEnd::Drained => "the daemon stops",
+            DeviceEnd::Failed => "internal error",
+        })
     }
 }
 

@@ -111,13 +111,15 @@ impl<'a> RequestHead<'a> {
     }
 }
 
-/// An answer without a body, or with a JSON one.
+/// An answer, with a body or without.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// The status code.
     pub status: u16,
-    /// JSON text, or nothing.
+    /// Text, or nothing.
     pub body: String,
+    /// What the text is.
+    pub content_type: &'static str,
     /// The methods of an `Allow` line, for 405.
     pub allow: Option<&'static str>,
 }
@@ -125,7 +127,7 @@ pub struct Answer {
 impl Answer {
     /// An answer with `body` as JSON.
     pub fn json(status: u16, body: String) -> Self {
-        Answer { status, body, allow: None }
+        Answer { status, body, content_type: "application/json", allow: None }
     }
 
     /// Appends the answer to `out`; `with_body` is [`Body::Omitted`] for HEAD, whose `Content-Length` stays that of GET.
@@ -137,7 +139,7 @@ impl Answer {
             self.body.len()
         );
         if !self.body.is_empty() {
-            head.push_str("Content-Type: application/json\r\n");
+            head.push_str(&format!("Content-Type: {}\r\n", self.content_type));
         }
         if let Some(methods) = self.allow {
             head.push_str(&format!("Allow: {methods}\r\n"));

@@ -3,6 +3,7 @@
 //! **Invariants.** Pure functions over bytes; arbitrary input is an error value, never a panic.
 //! **Not here.** What a message leads to (`policy`, `shard`), and where bytes come from (`shard::ring`).
 
+pub mod exposition;
 pub mod frame;
 pub mod http;
 pub mod message;

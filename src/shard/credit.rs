@@ -12,8 +12,8 @@ use tokio::sync::Semaphore;
 /// What a request costs beside its data.
 pub const REQUEST_BYTES: usize = 64;
 
-/// One session's window.
-#[derive(Debug)]
+/// One session's window. Clones are the same.
+#[derive(Debug, Clone)]
 pub struct Window(Arc<Inner>);
 
 #[derive(Debug)]
@@ -56,6 +56,11 @@ impl Window {
     pub async fn free_for(&self, data_bytes: usize) {
         // The semaphore is never closed; the permit goes back at once, to be taken by `try_take`.
         let _ = self.0.free.acquire_many(self.permits(data_bytes)).await;
+    }
+
+    /// Bytes that are out.
+    pub fn used_bytes(&self) -> usize {
+        (self.0.bytes_max as usize).saturating_sub(self.0.free.available_permits())
     }
 
     /// What a request with `data_bytes` costs.
@@ -109,7 +114,7 @@ mod tests {
         let first = window.try_take(0, None).unwrap();
         let _second = window.try_take(0, None).unwrap();
         assert!(window.try_take(0, None).is_err());
-        assert_eq!(first.bytes(), REQUEST_BYTES);
+        assert_eq!((first.bytes(), window.used_bytes()), (REQUEST_BYTES, 2 * REQUEST_BYTES));
         drop(first);
         assert!(window.try_take(0, None).is_ok());
     }

@@ -4,7 +4,7 @@
 //! Requests of one session arrive in the order of sending.
 //! **Not here.** Carrying requests out (`shard`, `port`).
 
-use crate::policy::counts::PortCount;
+use crate::policy::counts::ShardCount;
 use crate::policy::ending::JoinRefusal;
 use crate::policy::port_id::PortId;
 use crate::policy::roster::SessionId;
@@ -13,7 +13,6 @@ use crate::protocol::message::DeviceAddr;
 use crate::shard::credit::Credit;
 use crate::shard::outbox::Outbox;
 use bytes::Bytes;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
@@ -110,29 +109,6 @@ pub enum Action {
     Write(Bytes),
     /// Disconnect it after the writes before.
     Close,
-}
-
-/// What one shard has and has counted.
-#[derive(Debug, Default)]
-pub struct ShardCount {
-    /// The shard.
-    pub shard: usize,
-    /// Its open ports.
-    pub ports: Vec<PortCount>,
-    /// Sessions whose sockets it serves.
-    pub sessions: usize,
-    /// Connected devices, including those that are ending.
-    pub devices: usize,
-    /// Tasks that have not ended.
-    pub tasks: usize,
-    /// Receive buffers that the kernel does not have.
-    pub buffers_out: usize,
-    /// Receive buffers that cannot come back.
-    pub buffers_lost: usize,
-    /// How often a receive found no buffer.
-    pub buffer_waits: u64,
-    /// Its counts by name.
-    pub counts: BTreeMap<&'static str, u64>,
 }
 
 /// The way to every shard's mailbox.

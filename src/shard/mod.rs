@@ -7,22 +7,26 @@
 pub mod accept;
 pub mod credit;
 pub mod device;
+pub mod ledger;
 pub mod log_gate;
 pub mod mailbox;
 pub mod outbox;
 pub mod port;
+pub mod presence;
+pub mod process;
+pub mod pulse;
 pub mod resources;
 pub mod ring;
 pub mod settling;
 pub mod sockets;
 pub mod udp;
 
-use crate::policy::counts::Count;
+use crate::policy::counts::{Count, ShardCount};
 use crate::policy::ending::{JoinRefusal, PortEnd};
 use crate::policy::port_id::PortId;
 use crate::policy::roster::SessionId;
 use crate::policy::sources::Sources;
-use mailbox::{Join, Request, ShardCount};
+use mailbox::{Join, Request};
 use outbox::{Outbox, Served, Subscription};
 use port::Port;
 use resources::Resources;
@@ -74,6 +78,7 @@ impl Shard {
     /// Carries out requests for as long as the process lives.
     pub async fn run(self: Rc<Self>, mut mailbox: mpsc::Receiver<Request>) {
         ring::spawn(device::watch_under_way(self.resources.clone()));
+        ring::spawn(pulse::beat(self.resources.clone()));
         let mut batch = Vec::with_capacity(BATCH_REQUESTS);
         let mut since_turn = 0;
         while mailbox.recv_many(&mut batch, BATCH_REQUESTS).await > 0 {
@@ -195,16 +200,27 @@ impl Shard {
     }
 
     fn count(&self) -> ShardCount {
+        let resources = &self.resources;
+        // Before the counts are taken, as it adds to them.
+        let ports = self.ports.borrow().values().map(|port| port.count()).collect();
+        let presences = resources.presences.borrow();
+        let requests = resources.requests.borrow();
         ShardCount {
-            shard: self.resources.shard,
-            ports: self.ports.borrow().values().map(|port| port.count()).collect(),
-            sessions: self.resources.sessions.get(),
-            devices: self.resources.devices.get(),
+            shard: resources.shard,
+            ports,
+            sessions: resources.sessions.get(),
+            devices: resources.devices.get(),
+            handshakes: resources.handshakes.get(),
             tasks: ring::tasks(),
-            buffers_out: self.resources.pool.out(),
-            buffers_lost: self.resources.pool.lost(),
-            buffer_waits: self.resources.pool.waits(),
-            counts: self.resources.counts.by_name(),
+            buffers_out: resources.pool.out(),
+            buffers_lost: resources.pool.lost(),
+            buffer_waits: resources.pool.waits(),
+            backlog_bytes: presences.values().map(|presence| presence.backlog.bytes()).sum(),
+            credit_bytes: presences.values().map(|presence| presence.window.used_bytes()).sum(),
+            timer_lag: resources.timer_lag.count(),
+            loop_turn: resources.loop_turn.count(),
+            requests: requests.iter().map(|(route, times)| (*route, times.count())).collect(),
+            counts: resources.counts.taken(),
         }
     }
 

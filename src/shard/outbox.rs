@@ -10,6 +10,8 @@ use crate::policy::roster::SessionId;
 use crate::protocol::frame;
 use crate::protocol::message::ToDriver;
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 /// Chunks of an outbox: the open one, one in the channel, one being sent.
@@ -22,22 +24,54 @@ const CHUNK_BYTES_MIN: usize = 256;
 pub struct Outbox {
     chunks: mpsc::Sender<Vec<u8>>,
     chunk_bytes_max: usize,
+    backlog: Backlog,
 }
 
 /// The session's end. Dropping it makes the port forget the session.
 #[derive(Debug)]
-pub struct Inbox(mpsc::Receiver<Vec<u8>>);
+pub struct Inbox {
+    chunks: mpsc::Receiver<Vec<u8>>,
+    backlog: Backlog,
+}
+
+/// Bytes of the chunks that have left the port and that the session has not sent. Clones are the same number.
+#[derive(Debug, Clone, Default)]
+pub struct Backlog(Arc<AtomicUsize>);
+
+impl Backlog {
+    /// The number at this moment.
+    pub fn bytes(&self) -> usize {
+        // Relaxed, here and below: the number guards no other memory.
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// A chunk of so many bytes has been sent.
+    pub fn sent(&self, bytes: usize) {
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn left_port(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
 
 /// Both ends of an outbox that holds about `bytes_max` at most.
 pub fn link(bytes_max: usize) -> (Outbox, Inbox) {
     let (chunks, inbox) = mpsc::channel(CHUNKS - 2);
-    (Outbox { chunks, chunk_bytes_max: bytes_max / CHUNKS }, Inbox(inbox))
+    let backlog = Backlog::default();
+    let outbox = Outbox { chunks, chunk_bytes_max: bytes_max / CHUNKS, backlog: backlog.clone() };
+    (outbox, Inbox { chunks: inbox, backlog })
 }
 
 impl Inbox {
     /// Waits for the next chunk; `None` once the port has let go and everything was taken. May be raced.
     pub async fn next(&mut self) -> Option<Vec<u8>> {
-        self.0.recv().await
+        self.chunks.recv().await
+    }
+
+    /// What has left the port and is not sent; whoever sends a chunk says so there.
+    pub fn backlog(&self) -> &Backlog {
+        &self.backlog
     }
 }
 
@@ -93,12 +127,17 @@ impl Subscription {
             strangers: Cell::new((0, 0)),
             met: Notify::new(),
         });
-        (subscription.clone(), Flusher { subscription, chunks: outbox.chunks })
+        (subscription.clone(), Flusher { subscription, chunks: outbox.chunks, backlog: outbox.backlog })
     }
 
     /// Whose it is.
     pub fn session(&self) -> SessionId {
         self.session
+    }
+
+    /// Bytes in its open chunk.
+    pub fn open_bytes(&self) -> usize {
+        self.open.borrow().len()
     }
 
     /// Appends `message` if there is room and nobody waits for room.
@@ -234,6 +273,7 @@ pub enum Served {
 pub struct Flusher {
     subscription: std::rc::Rc<Subscription>,
     chunks: mpsc::Sender<Vec<u8>>,
+    backlog: Backlog,
 }
 
 impl Flusher {
@@ -250,6 +290,7 @@ impl Flusher {
             let Ok(place) = self.chunks.reserve().await else { break Served::Left };
             let chunk = std::mem::take(&mut *subscription.open.borrow_mut());
             if !chunk.is_empty() {
+                self.backlog.left_port(chunk.len());
                 place.send(chunk);
                 subscription.room.notify_one();
             }

@@ -6,12 +6,13 @@
 
 use crate::policy::budget::Reservation;
 use crate::policy::counts::{Count, PortCount};
-use crate::policy::ending::{DeviceEnd, JoinRefusal};
+use crate::policy::ending::{DeviceEnd, DeviceRefusal, JoinRefusal};
 use crate::policy::port_id::{PortId, Transport};
 use crate::policy::roster::{Audience, Roster, SessionId};
 use crate::policy::sources::{Family, Sources};
 use crate::protocol::message::{DeviceAddr, DeviceName, ToDriver};
 use crate::shard::device::{self, Device};
+use crate::shard::ledger::Ledger;
 use crate::shard::mailbox::{Action, Command};
 use crate::shard::outbox::{Appended, Subscription};
 use crate::shard::resources::Resources;
@@ -25,8 +26,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 /// One open port.
 pub struct Port {
-    id: PortId,
-    resources: Rc<Resources>,
+    ledger: Rc<Ledger>,
     roster: RefCell<Roster<Rc<Subscription>>>,
     devices: RefCell<BTreeMap<u64, Rc<Device>>>,
     next_device: Cell<u64>,
@@ -50,14 +50,21 @@ impl PortSocket {
             PortSocket::Datagrams(datagrams) => datagrams.stop(),
         }
     }
+
+    /// Datagrams that the kernel has dropped since this was last asked.
+    fn new_drops(&self) -> u64 {
+        match self {
+            PortSocket::Listener(_) => 0,
+            PortSocket::Datagrams(datagrams) => datagrams.new_drops().into(),
+        }
+    }
 }
 
 impl Port {
     /// A port without sockets or drivers.
     pub fn new(id: PortId, resources: Rc<Resources>, slot: Reservation) -> Rc<Self> {
         Rc::new(Port {
-            id,
-            resources,
+            ledger: Ledger::new(id, resources),
             roster: RefCell::default(),
             devices: RefCell::default(),
             next_device: Cell::new(0),
@@ -70,12 +77,17 @@ impl Port {
 
     /// Transport and number.
     pub fn id(&self) -> PortId {
-        self.id
+        self.ledger.port
     }
 
     /// What it shares with the rest of its shard.
     pub fn resources(&self) -> &Rc<Resources> {
-        &self.resources
+        &self.ledger.resources
+    }
+
+    /// What it shares with its devices.
+    pub fn ledger(&self) -> &Rc<Ledger> {
+        &self.ledger
     }
 
     /// Who is joined. Borrowed: not to be held across an await.
@@ -95,9 +107,9 @@ impl Port {
                 served = true;
                 continue;
             }
-            match sockets::open(self.id, family, self.resources.limits().socket_bytes) {
+            match sockets::open(self.id(), family, self.resources().limits().socket_bytes) {
                 Ok(socket) => opened.push((family, socket)),
-                Err(JoinRefusal::NoFamily) => tracing::warn!(port = %self.id, ?family, "the host lacks this family"),
+                Err(JoinRefusal::NoFamily) => tracing::warn!(port = %self.id(), ?family, "the host lacks this family"),
                 Err(refusal) => return Err(refusal),
             }
         }
@@ -105,7 +117,7 @@ impl Port {
             return Err(JoinRefusal::NoFamily);
         }
         for (family, socket) in opened {
-            let socket = match self.id.transport {
+            let socket = match self.id().transport {
                 Transport::Tcp => {
                     let listener = Rc::new(Listener::new(socket));
                     ring::spawn(accept::devices(Rc::downgrade(self), listener.clone()));
@@ -147,7 +159,7 @@ impl Port {
 
     /// Lets no new device in. A socket for datagrams stays for what drivers have sent.
     pub fn stop_accepting(&self) {
-        self.stop_sockets(|_| self.id.transport == Transport::Tcp);
+        self.stop_sockets(|_| self.id().transport == Transport::Tcp);
     }
 
     /// Stops what is left and ends every device; when all have ended, the sessions are let go.
@@ -170,9 +182,18 @@ impl Port {
         self.draining.get() && self.unannounced.get() == 0
     }
 
-    /// How many are joined and connected.
+    /// How many are joined and connected, and what was carried; counts what the kernel has dropped.
     pub fn count(&self) -> PortCount {
-        PortCount { port: self.id, drivers: self.roster.borrow().len(), devices: self.devices.borrow().len() }
+        self.sockets.borrow().iter().for_each(|(_, socket)| self.count_drops(socket));
+        let roster = self.roster.borrow();
+        PortCount {
+            port: self.id(),
+            drivers: roster.len(),
+            devices: self.devices.borrow().len(),
+            received_bytes: self.ledger.received_bytes(),
+            written_bytes: self.ledger.written_bytes(),
+            outbox_bytes: roster.subscribers().map(|subscription| subscription.open_bytes()).sum(),
+        }
     }
 
     /// The socket for datagrams of this family, while it is open.
@@ -186,7 +207,7 @@ impl Port {
     /// Carries out what a session's driver asks of a device, or drops and counts it.
     pub fn command(&self, session: SessionId, command: Command) {
         let Command { device, action, credit } = command;
-        let done = match (self.id.transport, action) {
+        let done = match (self.id().transport, action) {
             (Transport::Udp, Action::Write(data)) => udp::send(self, session, device, &data),
             (Transport::Udp, Action::Close) => false,
             (Transport::Tcp, Action::Write(data)) => {
@@ -197,7 +218,7 @@ impl Port {
             }
         };
         if !done {
-            self.resources.counts.one(match self.id.transport {
+            self.resources().counts.one(match self.id().transport {
                 Transport::Tcp => Count::WritesDropped,
                 Transport::Udp => Count::DatagramsDroppedWrite,
             });
@@ -214,47 +235,45 @@ impl Port {
             .filter(|(credit_bytes, _)| *credit_bytes > 0)
             .collect();
         let held_bytes: usize = holding.iter().map(|(credit_bytes, _)| credit_bytes).sum();
-        if held_bytes + wanted_bytes <= self.resources.limits().write_window_bytes_max {
+        if held_bytes + wanted_bytes <= self.resources().limits().write_window_bytes_max {
             return;
         }
         if let Some((credit_bytes, device)) = holding.into_iter().max_by_key(|(credit_bytes, _)| *credit_bytes) {
             tracing::warn!(
-                port = %self.id, remote_ip = %device.source(), device = device.id(), credit_bytes,
+                port = %self.id(), remote_ip = %device.source(), device = device.id(), credit_bytes,
                 "device let go: it holds most of its driver's write window"
             );
-            self.resources.counts.one(Count::DevicesStalled);
+            self.resources().counts.one(Count::DevicesStalled);
             device.abort(DeviceEnd::Stalled);
         }
     }
 
     /// Lets a device in, if a driver accepts its source and the port has room.
     pub fn admit(self: &Rc<Self>, stream: Stream, source: IpAddr, slot: OwnedSemaphorePermit) {
-        let counts = &self.resources.counts;
+        let counts = &self.resources().counts;
         if self.roster.borrow().accepting(source).next().is_none() {
             counts.one(Count::DevicesRefusedSource);
-            let end = DeviceEnd::Refused.name();
-            return tracing::debug!(port = %self.id, remote_ip = %source, end, "device refused: no driver accepts it");
+            return self.refuse(source, DeviceRefusal::Source);
         }
-        let limits = self.resources.limits();
+        let limits = self.resources().limits();
         if self.devices.borrow().len() >= limits.devices_per_port_max {
             counts.one(Count::DevicesRefusedLimit);
-            let end = DeviceEnd::Refused.name();
-            return tracing::debug!(port = %self.id, remote_ip = %source, end, "device refused: the port is full");
+            return self.refuse(source, DeviceRefusal::Limit);
         }
         // Not before: an audience is released by its device.
         let Some(audience) = self.roster.borrow_mut().audience(source) else { return };
         let options = stream.set_nodelay().and_then(|()| stream.set_keepalive(limits.device_keepalive));
         if let Err(error) = options {
             // The connection is dead already; the first receive says how.
-            tracing::debug!(port = %self.id, remote_ip = %source, %error, "socket options were not taken");
+            tracing::debug!(port = %self.id(), remote_ip = %source, %error, "socket options were not taken");
         }
         let id = self.next_device.get();
         self.next_device.set(id + 1);
-        let device = Device::new(id, stream, audience.clone(), self, &self.resources, slot);
+        let device = Device::new(id, stream, audience.clone(), self, self.ledger(), slot);
         self.devices.borrow_mut().insert(id, device.clone());
         self.unannounced.set(self.unannounced.get() + 1);
         counts.one(Count::DevicesOpened);
-        tracing::debug!(port = %self.id, remote_ip = %source, device = id, "device opened");
+        tracing::debug!(port = %self.id(), remote_ip = %source, device = id, "device opened");
         let opened = ToDriver::Opened { device: device.name() };
         let mut unopened = Vec::new();
         for (_, subscription) in audience.subscribers().iter() {
@@ -265,6 +284,14 @@ impl Port {
             }
         }
         ring::spawn(device::serve(device, unopened));
+    }
+
+    fn refuse(&self, remote_ip: IpAddr, refusal: DeviceRefusal) {
+        let PortId { transport, number } = self.id();
+        tracing::debug!(
+            server_protocol = transport.name(), server_port = number.get(), %remote_ip, reason = refusal.name(),
+            "device refused"
+        );
     }
 
     /// A device is gone that held this audience.
@@ -310,10 +337,15 @@ impl Port {
         }
     }
 
+    fn count_drops(&self, socket: &PortSocket) {
+        self.resources().counts.add(Count::DatagramsDroppedKernel, socket.new_drops());
+    }
+
     fn stop_sockets(&self, which: impl Fn(Family) -> bool) {
         self.sockets.borrow_mut().retain(|(family, socket)| {
             let stops = which(*family);
             if stops {
+                self.count_drops(socket);
                 socket.stop();
             }
             !stops

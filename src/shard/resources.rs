@@ -6,15 +6,22 @@
 use crate::policy::access::Access;
 use crate::policy::budget::Budget;
 use crate::policy::counts::Counts;
+use crate::policy::histogram::Histogram;
 use crate::policy::limits::Limits;
+use crate::policy::metrics::{Observation, ProcessCount};
+use crate::policy::roster::SessionId;
 use crate::shard::device::Device;
 use crate::shard::log_gate::LogGate;
 use crate::shard::mailbox::Peers;
+use crate::shard::presence::Presence;
+use crate::shard::process;
 use crate::shard::ring::{DatagramBatch, Pool};
 use crate::shard::settling::Settling;
 use std::cell::{Cell, RefCell};
-use std::rc::Weak;
+use std::collections::BTreeMap;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Semaphore;
 
 /// What the whole process shares; clones are the same.
@@ -24,8 +31,14 @@ pub struct Shared {
     pub limits: Limits,
     /// What drivers may do.
     pub access: Arc<Access>,
+    /// What the operator wants to be shown.
+    pub observation: Observation,
+    /// The process's log.
+    pub log: LogControl,
     /// The way to every shard.
     pub peers: Peers,
+    /// When the process started.
+    pub started: Started,
     /// Room for devices.
     pub device_slots: Arc<Semaphore>,
     /// Room for open ports.
@@ -36,13 +49,33 @@ pub struct Shared {
     pub session_memory: Budget,
 }
 
+/// What the log of the process can be asked; `server` knows how.
+#[derive(Debug, Clone, Copy)]
+pub struct LogControl {
+    /// Lines that found no room.
+    pub dropped_lines: fn() -> usize,
+}
+
+/// The moment that a process counts its seconds from.
+#[derive(Debug, Clone, Copy)]
+pub struct Started {
+    /// On the clock that never goes back.
+    pub at: Instant,
+    /// Since 1970.
+    pub since_epoch: Duration,
+}
+
 impl Shared {
-    /// Everything free.
-    pub fn new(limits: Limits, access: Access, peers: Peers) -> Self {
+    /// Everything free, from here on.
+    pub fn new(limits: Limits, access: Access, observation: Observation, log: LogControl, peers: Peers) -> Self {
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Shared {
             limits,
             access: Arc::new(access),
+            observation,
+            log,
             peers,
+            started: Started { at: Instant::now(), since_epoch },
             device_slots: Arc::new(Semaphore::new(limits.devices_max.min(Semaphore::MAX_PERMITS))),
             ports: Budget::new(limits.ports_max),
             sessions: Budget::new(limits.sessions_max),
@@ -61,8 +94,20 @@ pub struct Resources {
     pub counts: Counts,
     /// Its receive buffers.
     pub pool: Pool,
-    /// Sessions whose sockets this shard serves.
+    /// Seconds since the start, as of the last beat: a clock that costs nothing to read.
+    pub clock_s: Cell<u32>,
+    /// How late timers are.
+    pub timer_lag: Histogram,
+    /// How long a turn of the loop takes.
+    pub loop_turn: Histogram,
+    /// How long answers took, by route.
+    pub requests: RefCell<BTreeMap<&'static str, Histogram>>,
+    /// Connections to the API that have not joined.
+    pub handshakes: Cell<usize>,
+    /// Places that sessions of this shard have taken, those that are about to join included.
     pub sessions: Cell<usize>,
+    /// Sessions whose sockets this shard serves.
+    pub presences: RefCell<BTreeMap<SessionId, Rc<Presence>>>,
     /// What its sessions owe to devices, when a drain begins.
     pub settling: Settling,
     /// Devices of this shard's ports, until their sockets are closed.
@@ -86,13 +131,38 @@ impl Resources {
             shared,
             counts: Counts::default(),
             pool,
+            clock_s: Cell::new(0),
+            timer_lag: Histogram::default(),
+            loop_turn: Histogram::default(),
+            requests: RefCell::default(),
+            handshakes: Cell::new(0),
             sessions: Cell::new(0),
+            presences: RefCell::default(),
             settling: Settling::default(),
             devices: Cell::new(0),
             under_way: RefCell::default(),
             accept_log: LogGate::default(),
             datagram_log: LogGate::default(),
             datagrams: RefCell::new(None),
+        }
+    }
+
+    /// Counts how long an answer took, by its route.
+    pub fn answered(&self, route: &'static str, time: Duration) {
+        self.requests.borrow_mut().entry(route).or_default().observe(time);
+    }
+
+    /// What the whole process holds.
+    pub async fn count_process(&self) -> ProcessCount {
+        let shared = &self.shared;
+        ProcessCount {
+            started_at: shared.started.since_epoch,
+            devices: shared.limits.devices_max.min(Semaphore::MAX_PERMITS) - shared.device_slots.available_permits(),
+            ports: shared.ports.used(),
+            sessions: shared.sessions.used(),
+            session_memory_bytes: shared.session_memory.used(),
+            log_lines_dropped: (shared.log.dropped_lines)(),
+            kernel: process::count().await,
         }
     }
 

@@ -62,7 +62,7 @@ fn deliver(port: &Port, sender: SocketAddr, data: &[u8]) {
         return;
     }
     counts.one(Count::DatagramsReceived);
-    counts.add(Count::DeviceBytesReceived, data.len() as u64);
+    port.ledger().received(data.len() as u64);
     let device = DeviceName { ip: IpText::new(source), id_or_port: sender.port().into() };
     for (_, subscription) in accepting {
         match subscription.try_append(&ToDriver::Received { device, data }) {
@@ -90,9 +90,8 @@ pub fn send(port: &Port, session: SessionId, device: DeviceAddr, data: &[u8]) ->
     let Some(socket) = port.datagrams(Family::of(ip)) else { return false };
     match socket.send_to_now(data, SocketAddr::new(ip, number)) {
         Ok(()) => {
-            let counts = &port.resources().counts;
-            counts.one(Count::DatagramsWritten);
-            counts.add(Count::DeviceBytesWritten, data.len() as u64);
+            port.resources().counts.one(Count::DatagramsWritten);
+            port.ledger().written(data.len() as u64);
             true
         }
         Err(error) => {

@@ -22,10 +22,11 @@ use crate::policy::roster::SessionId;
 use crate::shard::credit::Window;
 use crate::shard::log_gate::LogGate;
 use crate::shard::outbox::Inbox;
+use crate::shard::presence::Presence;
 use crate::shard::resources::Resources;
 use crate::shard::ring::{self, Stream, Timer};
 use std::cell::{Cell, RefCell};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
 use tokio::sync::Notify;
 use tracing::{Level, Span};
@@ -38,6 +39,26 @@ pub fn session_bytes_max(limits: &Limits) -> usize {
     limits.outbox_bytes_max + limits.write_window_bytes_max + OWN_BYTES_MAX
 }
 
+/// A driver that has joined a port.
+pub struct Joined {
+    /// Its session.
+    pub id: SessionId,
+    /// The port.
+    pub port: PortId,
+    /// The other end of its socket, in canonical form.
+    pub remote: SocketAddr,
+    /// Its `X-Module-ID`.
+    pub module: Option<String>,
+    /// Its accept list; cut where it is long.
+    pub accepted: String,
+    /// Who it is, for log lines.
+    pub span: Span,
+    /// Its place among the sessions.
+    pub place: Place,
+    /// What it may use; at least [`session_bytes_max`].
+    pub memory: Reservation,
+}
+
 /// One session.
 pub struct Session {
     id: SessionId,
@@ -47,6 +68,7 @@ pub struct Session {
     stream: Stream,
     resources: Rc<Resources>,
     window: Window,
+    presence: Rc<Presence>,
     memory: RefCell<Reservation>,
     /// What is reserved while no large message is under way.
     memory_bytes_min: usize,
@@ -69,27 +91,35 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session that has joined `port`; [`serve`](Self::serve) answers the driver from then on. `memory` is at least
-    /// [`session_bytes_max`].
-    pub fn new(
-        id: SessionId,
-        port: PortId,
-        span: Span,
-        stream: Stream,
-        resources: Rc<Resources>,
-        place: Place,
-        mut memory: Reservation,
-    ) -> Rc<Self> {
+    /// A session that has joined; [`serve`](Self::serve) answers the driver from then on.
+    pub fn new(joined: Joined, stream: Stream, resources: Rc<Resources>, inbox: &Inbox) -> Rc<Self> {
+        let Joined { id, port, remote, module, accepted, span, place, mut memory } = joined;
         let limits = *resources.limits();
         resources.counts.one(Count::SessionsJoined);
         let memory_bytes_min = memory.amount() - limits.write_window_bytes_max;
-        let window_memory = memory.split_above(memory_bytes_min);
+        let window = Window::new(limits.write_window_bytes_max, memory.split_above(memory_bytes_min));
+        let now_s = resources.clock_s.get();
+        let presence = Rc::new(Presence {
+            id,
+            port,
+            remote,
+            module,
+            accepted,
+            since_s: now_s,
+            seen_s: Cell::new(now_s),
+            received_bytes: Cell::new(0),
+            written_bytes: Cell::new(0),
+            window: window.clone(),
+            backlog: inbox.backlog().clone(),
+        });
+        resources.presences.borrow_mut().insert(id, presence.clone());
         Rc::new(Session {
             id,
             port,
             span,
             stream,
-            window: Window::new(limits.write_window_bytes_max, window_memory),
+            window,
+            presence,
             memory: RefCell::new(memory),
             memory_bytes_min,
             websocket: RefCell::new(WebSocket::new(limits.message_bytes_max)),
@@ -154,13 +184,8 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let counts = &self.resources.counts;
-        counts.one(Count::SessionsEnded);
-        match self.end.get() {
-            Some(SessionEnd::Stalled) => counts.one(Count::SessionsStalled),
-            Some(SessionEnd::Silent) => counts.one(Count::SessionsSilent),
-            _ => {}
-        }
+        self.resources.presences.borrow_mut().remove(&self.id);
+        self.resources.counts.session_ended(self.end.get().unwrap_or(SessionEnd::Failed));
     }
 }
 

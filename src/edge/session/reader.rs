@@ -65,6 +65,7 @@ impl Session {
     fn decode(&self, bytes: &[u8]) -> (Vec<Unpaid>, Option<SessionEnd>) {
         self.is_alive.set(true);
         self.resources.counts.add(Count::DriverBytesReceived, bytes.len() as u64);
+        self.presence.received(bytes.len(), self.resources.clock_s.get());
         let mut unpaid = Vec::new();
         let mut websocket = self.websocket.borrow_mut();
         let result = websocket.receive(bytes, |incoming| {

@@ -23,7 +23,9 @@ impl Session {
             match chunk {
                 None => {}
                 Some(Some(chunk)) => {
+                    let chunk_bytes = chunk.len();
                     let sent = self.send(Bytes::from(chunk)).await;
+                    inbox.backlog().sent(chunk_bytes);
                     let under_way = self.message_under_way.get().or(sent.then(|| self.taken_bytes.get()));
                     self.message_under_way.set(under_way);
                 }
@@ -52,11 +54,14 @@ impl Session {
     async fn send(&self, frames: Bytes) -> bool {
         let before_bytes = self.taken_bytes.get();
         self.is_sending.set(true);
-        let taken = |count: usize| self.taken_bytes.set(self.taken_bytes.get() + count as u64);
+        let taken = |count: usize| {
+            self.taken_bytes.set(self.taken_bytes.get() + count as u64);
+            self.presence.written_bytes.set(self.taken_bytes.get());
+            self.resources.counts.add(Count::DriverBytesWritten, count as u64);
+        };
         let sent = self.stream.send_all(frames.clone(), taken).await;
         self.is_sending.set(false);
         let sent_bytes = self.taken_bytes.get() - before_bytes;
-        self.resources.counts.add(Count::DriverBytesWritten, sent_bytes);
         match sent {
             Ok(Sent::Whole) => true,
             Ok(Sent::Abandoned) => {

@@ -13,8 +13,10 @@ pub use writing::watch_under_way;
 
 use crate::policy::counts::Count;
 use crate::policy::ending::DeviceEnd;
+use crate::policy::port_id::PortId;
 use crate::policy::roster::{Audience, SessionId};
 use crate::protocol::message::{DeviceName, ToDriver};
+use crate::shard::ledger::Ledger;
 use crate::shard::outbox::{Appended, Subscription};
 use crate::shard::port::Port;
 use crate::shard::resources::Resources;
@@ -35,7 +37,7 @@ pub struct Device {
     queue: RefCell<Option<Box<WriteQueue>>>,
     has_user_timeout: Cell<bool>,
     port: Weak<Port>,
-    resources: Rc<Resources>,
+    ledger: Rc<Ledger>,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -46,10 +48,11 @@ impl Device {
         stream: Stream,
         audience: Rc<Audience<Rc<Subscription>>>,
         port: &Rc<Port>,
-        resources: &Rc<Resources>,
+        ledger: &Rc<Ledger>,
         slot: OwnedSemaphorePermit,
     ) -> Rc<Self> {
-        resources.devices.set(resources.devices.get() + 1);
+        let devices = &ledger.resources.devices;
+        devices.set(devices.get() + 1);
         Rc::new(Device {
             id,
             stream,
@@ -58,9 +61,13 @@ impl Device {
             queue: RefCell::new(None),
             has_user_timeout: Cell::new(false),
             port: Rc::downgrade(port),
-            resources: resources.clone(),
+            ledger: ledger.clone(),
             _slot: slot,
         })
+    }
+
+    fn resources(&self) -> &Rc<Resources> {
+        &self.ledger.resources
     }
 
     /// Its id on its port.
@@ -135,6 +142,16 @@ impl Device {
         self.stream.interrupt();
     }
 
+    fn log_ended(&self, end: DeviceEnd) {
+        self.resources().counts.device_ended(end);
+        let PortId { transport, number } = self.ledger.port;
+        tracing::debug!(
+            server_protocol = transport.name(), server_port = number.get(), remote_ip = %self.source(),
+            device = self.id, end = end.name(), reason = %end.reason(),
+            "device ended"
+        );
+    }
+
     fn is_flushed(&self) -> bool {
         self.queue.borrow().is_none()
     }
@@ -150,7 +167,7 @@ impl Device {
     /// Hands what the device sends to its drivers until it has ended.
     async fn read(&self) -> DeviceEnd {
         loop {
-            match self.stream.receive(&self.resources.pool).await {
+            match self.stream.receive(&self.resources().pool).await {
                 Ok(Receipt::Data(data)) => self.deliver(data).await,
                 Ok(Receipt::End) => return self.ending.get().unwrap_or(DeviceEnd::DeviceClosed),
                 Ok(Receipt::Interrupted) => {
@@ -164,8 +181,8 @@ impl Device {
     }
 
     async fn deliver(&self, data: Buffer) {
-        let counts = &self.resources.counts;
-        counts.add(Count::DeviceBytesReceived, data.len() as u64);
+        let counts = &self.resources().counts;
+        self.ledger.received(data.len() as u64);
         let message = ToDriver::Received { device: self.name(), data: &data };
         let mut waiting = Vec::new();
         for (_, subscription) in self.audience.subscribers().iter() {
@@ -204,7 +221,7 @@ impl Device {
     async fn tell(&self, subscription: &Subscription, message: &ToDriver<'_>) {
         subscription.meet(self.id).await;
         if subscription.append(message).await {
-            self.resources.counts.one(Count::MessagesToDrivers);
+            self.resources().counts.one(Count::MessagesToDrivers);
         }
     }
 }
@@ -214,7 +231,8 @@ impl Drop for Device {
         if let Some(port) = self.port.upgrade() {
             port.release(&self.audience);
         }
-        self.resources.devices.set(self.resources.devices.get() - 1);
+        let devices = &self.resources().devices;
+        devices.set(devices.get() - 1);
     }
 }
 
@@ -262,17 +280,12 @@ impl Leaving {
             device.tell(&subscription, &ToDriver::Closed { device: device.name() }).await;
         }
         self.announced = true;
-        device.resources.counts.one(Count::DevicesEnded);
+        device.log_ended(device.ending.get().unwrap_or(end));
         drop(self);
-        tracing::debug!(
-            server_port = device.port.upgrade().map(|port| port.id().number.get()),
-            remote_ip = %device.source(), device = device.id, end = device.ending.get().map(DeviceEnd::name),
-            "device ended"
-        );
         if matches!(end, DeviceEnd::DriverClosed | DeviceEnd::Orphaned | DeviceEnd::Drained) {
             // Unread input would make the close a reset, which destroys what was just written.
-            let limits = device.resources.limits();
-            device.stream.linger(&device.resources.pool, limits.linger_time_max, limits.flush_time_max).await;
+            let limits = device.resources().limits();
+            device.stream.linger(&device.resources().pool, limits.linger_time_max, limits.flush_time_max).await;
         }
     }
 }
@@ -280,8 +293,9 @@ impl Leaving {
 impl Drop for Leaving {
     fn drop(&mut self) {
         if !self.announced {
-            self.device.resources.counts.one(Count::TasksFailed);
+            self.device.resources().counts.one(Count::TasksFailed);
             self.device.abort(DeviceEnd::Failed);
+            self.device.log_ended(DeviceEnd::Failed);
             for subscription in self.forget() {
                 subscription.append_anyway(&ToDriver::Closed { device: self.device.name() });
             }

@@ -54,14 +54,14 @@ impl Device {
 
     /// Gives up what is queued if it makes no progress for the flush limit. The watch does not keep the device.
     pub fn watch_flush(self: &Rc<Self>, flush: FlushFor) {
-        ring::spawn(watch_flush(Rc::downgrade(self), self.resources.limits().flush_time_max, flush));
+        ring::spawn(watch_flush(Rc::downgrade(self), self.resources().limits().flush_time_max, flush));
     }
 
     fn watch_acknowledgement(self: &Rc<Self>) {
-        let time = self.resources.limits().device_user_timeout;
+        let time = self.resources().limits().device_user_timeout;
         if !time.is_zero() && !self.has_user_timeout.replace(true) {
             self.stream.set_user_timeout(Some(time));
-            self.resources.under_way.borrow_mut().push(Rc::downgrade(self));
+            self.resources().under_way.borrow_mut().push(Rc::downgrade(self));
         }
     }
 
@@ -76,7 +76,7 @@ impl Device {
     }
 
     fn taken(&self, bytes: usize) {
-        self.resources.counts.add(Count::DeviceBytesWritten, bytes as u64);
+        self.ledger.written(bytes as u64);
         if let Some(queue) = &mut *self.queue.borrow_mut() {
             queue.taken(bytes);
         }
@@ -100,7 +100,7 @@ impl Device {
             FlushFor::End => self.abort(DeviceEnd::Stalled),
             FlushFor::Left(session) => {
                 let dropped = self.queue.borrow_mut().as_mut().map_or(0, |queue| queue.drop_writes_of(session));
-                self.resources.counts.add(Count::WritesDropped, dropped as u64);
+                self.resources().counts.add(Count::WritesDropped, dropped as u64);
             }
         }
     }
@@ -129,7 +129,7 @@ impl Drop for Writing {
     fn drop(&mut self) {
         let Writing(device) = self;
         if std::thread::panicking() {
-            device.resources.counts.one(Count::TasksFailed);
+            device.resources().counts.one(Count::TasksFailed);
             device.abort(DeviceEnd::Failed);
         }
         let queue = device.queue.take();

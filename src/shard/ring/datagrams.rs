@@ -24,6 +24,8 @@ const DATAGRAM_BYTES: usize = 64 * 1024;
 pub struct Datagrams {
     fd: Rc<OwnedFd>,
     stopped: Cell<bool>,
+    /// Datagrams that the kernel had dropped when it was last asked.
+    drops_seen: Cell<u32>,
 }
 
 /// What a wait came to.
@@ -46,7 +48,7 @@ pub struct DatagramBatch {
 impl Datagrams {
     /// Takes over a socket that is bound.
     pub fn new(socket: Socket) -> Self {
-        Datagrams { fd: Rc::new(OwnedFd::from(socket)), stopped: Cell::new(false) }
+        Datagrams { fd: Rc::new(OwnedFd::from(socket)), stopped: Cell::new(false), drops_seen: Cell::new(0) }
     }
 
     /// Waits until there is something to drain.
@@ -74,6 +76,30 @@ impl Datagrams {
     pub fn send_to_now(&self, data: &[u8], to: SocketAddr) -> io::Result<()> {
         let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
         SockRef::from(&*self.fd).send_to_with_flags(data, &SockAddr::from(to), flags).map(|_| ())
+    }
+
+    /// Datagrams that the kernel has dropped since this was last asked, as the socket's buffer was full.
+    pub fn new_drops(&self) -> u32 {
+        /// Of `linux/sock_diag.h`: how many numbers there are, and which is that of the drops.
+        const SK_MEMINFO_VARS: usize = 9;
+        const SK_MEMINFO_DROPS: usize = 8;
+        let mut numbers = [0u32; SK_MEMINFO_VARS];
+        let mut len = std::mem::size_of_val(&numbers) as libc::socklen_t;
+        // SAFETY: the kernel writes `len` bytes at most, which is the size of the array, and the new length.
+        let result = unsafe {
+            libc::getsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_MEMINFO,
+                numbers.as_mut_ptr().cast(),
+                &mut len,
+            )
+        };
+        if result != 0 {
+            return 0;
+        }
+        let drops = numbers[SK_MEMINFO_DROPS];
+        drops.wrapping_sub(self.drops_seen.replace(drops))
     }
 
     /// Ends the pending wait and every later one; the descriptor closes soon after.

@@ -1,0 +1,170 @@
+//! A driver's join: what it asks for, and how a connection becomes a session.
+//!
+//! **Invariants.** A join that is refused leaves nothing behind: what it took drops with it.
+//! **Not here.** Whether the driver may come in (`door`), and the session once it is served (`session`).
+
+use crate::edge::answers::{error, parameter_error};
+use crate::edge::session::{Joined, Place, Session, session_bytes_max};
+use crate::policy::ending::JoinRefusal;
+use crate::policy::port_id::{PortId, Transport};
+use crate::policy::roster::SessionId;
+use crate::policy::sources::Sources;
+use crate::protocol::http::{self, Answer, RequestHead};
+use crate::shard::mailbox::{Join, Request};
+use crate::shard::outbox::{self, Inbox};
+use crate::shard::resources::Resources;
+use crate::shard::ring::Stream;
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::rc::Rc;
+use tokio::sync::oneshot;
+
+/// The longest `X-Module-ID` that is kept.
+const MODULE_ID_BYTES_MAX: usize = 128;
+/// The longest accept list that is logged; every line of a session carries it.
+const ACCEPTED_CHARS_MAX: usize = 256;
+/// Shard in the upper bits, a count in the lower: unique in the process without asking anyone, and a number that JSON
+/// readers which know floats alone read exactly.
+const SESSION_ID_SHARD_SHIFT: u32 = 42;
+
+/// A join that has passed every check of its request.
+pub struct JoinRequest {
+    port: PortId,
+    sources: Sources,
+    websocket_key: String,
+    module: Option<String>,
+}
+
+/// The joins of one shard's connections.
+pub struct Joins {
+    resources: Rc<Resources>,
+    next_session: Cell<u64>,
+}
+
+/// A driver that has joined and is to be told so.
+pub struct Ready {
+    joined: Joined,
+    inbox: Inbox,
+    websocket_key: String,
+}
+
+impl Joins {
+    /// None yet.
+    pub fn new(resources: Rc<Resources>) -> Self {
+        let first = (resources.shard as u64) << SESSION_ID_SHARD_SHIFT;
+        Joins { resources, next_session: Cell::new(first) }
+    }
+
+    /// Joins a port.
+    ///
+    /// # Errors
+    /// Why the join is refused; then nothing is left of it.
+    pub async fn join(&self, request: JoinRequest, remote: SocketAddr, request_id: &str) -> Result<Ready, JoinRefusal> {
+        let JoinRequest { port, sources, websocket_key, module } = request;
+        let accepted: String = sources.to_string().chars().take(ACCEPTED_CHARS_MAX).collect();
+        // At error level, so that it is there for lines of every level.
+        let span = tracing::error_span!(
+            "session",
+            server_protocol = port.transport.name(),
+            server_port = port.number.get(),
+            remote_ip = %remote.ip(),
+            accepted,
+            event_source = module,
+            request_id
+        );
+        let shared = &self.resources.shared;
+        let joined: Result<_, JoinRefusal> = async {
+            shared.access.check(port, &sources)?;
+            let place = Place::take(&self.resources).ok_or(JoinRefusal::TooManySessions)?;
+            let needed = session_bytes_max(&shared.limits) + sources.memory_bytes();
+            let memory = shared.session_memory.reserve(needed).ok_or(JoinRefusal::NoMemory)?;
+            let id = SessionId(self.next_session.replace(self.next_session.get() + 1));
+            let inbox = self.ask_to_join(port, id, sources).await?;
+            Ok((place, memory, id, inbox))
+        }
+        .await;
+        let (place, memory, id, inbox) = joined.inspect_err(|refusal| {
+            self.resources.counts.join_refused(*refusal);
+            span.in_scope(|| tracing::warn!(status = refusal.status(), reason = %refusal.reason(), "join refused"));
+        })?;
+        let joined = Joined { id, port, remote, module, accepted, span, place, memory };
+        Ok(Ready { joined, inbox, websocket_key })
+    }
+
+    async fn ask_to_join(&self, port: PortId, session: SessionId, sources: Sources) -> Result<Inbox, JoinRefusal> {
+        let shared = &self.resources.shared;
+        let (outbox, inbox) = outbox::link(shared.limits.outbox_bytes_max);
+        let (reply, answered) = oneshot::channel();
+        shared.peers.ask_home(port, Request::Join(Join { port, session, sources, outbox, reply })).await;
+        // No answer comes from a shard that has ended, and then the process does.
+        answered.await.unwrap_or(Err(JoinRefusal::Draining))?;
+        Ok(inbox)
+    }
+}
+
+impl Ready {
+    /// The answer that makes the connection a WebSocket.
+    pub fn upgrade(&self, request_id: &str) -> Vec<u8> {
+        let mut out = Vec::new();
+        http::write_upgrade(&mut out, request_id, &self.websocket_key);
+        out
+    }
+
+    /// Runs the session to its end. `first` is what the driver sent behind its request.
+    pub async fn serve(self, stream: Stream, resources: Rc<Resources>, first: Vec<u8>) {
+        let session = Session::new(self.joined, stream, resources, &self.inbox);
+        session.serve(self.inbox, first).await;
+    }
+}
+
+impl JoinRequest {
+    /// Checks the parameters of a join, and that it is an upgrade (RFC 6455 section 4.2.1).
+    ///
+    /// # Errors
+    /// The answer that refuses it.
+    pub fn parse(head: &RequestHead, transport: Transport) -> Result<JoinRequest, Answer> {
+        let missing = |name| parameter_error(422, "missing parameter", name, "is required");
+        let bad = |name, restriction: &str| parameter_error(400, "bad parameter", name, restriction);
+        let port = head.parameter("port").ok_or_else(|| missing("port"))?;
+        let accept = head.parameter("accept").ok_or_else(|| missing("accept"))?;
+        let number = port_number(&port).ok_or_else(|| bad("port", "must be a number from 1 to 65535"))?;
+        let sources = Sources::parse(&accept).map_err(|fault| bad("accept", &fault.to_string()))?;
+        let upgrades = head.method == "GET"
+            && head.header_has("connection", "upgrade")
+            && head.header_has("upgrade", "websocket")
+            && head.header("sec-websocket-version") == Some("13");
+        if !upgrades {
+            return Err(error(426, "a WebSocket upgrade of version 13 is required"));
+        }
+        let websocket_key = head.header("sec-websocket-key").filter(|key| !key.is_empty());
+        let websocket_key = websocket_key.ok_or_else(|| error(400, "Sec-WebSocket-Key is missing"))?.to_owned();
+        let module = head
+            .header("x-module-id")
+            .map(|id| id.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(MODULE_ID_BYTES_MAX).collect());
+        Ok(JoinRequest { port: PortId { transport, number }, sources, websocket_key, module })
+    }
+}
+
+/// Decimal digits alone, leading zeros allowed.
+fn port_number(text: &str) -> Option<NonZeroU16> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let significant = text.trim_start_matches('0');
+    (digits && significant.len() <= 5).then(|| significant.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_decimal_digits_from_1_to_65535() {
+        assert_eq!(port_number("80").map(NonZeroU16::get), Some(80));
+        assert_eq!(port_number("0000065535").map(NonZeroU16::get), Some(65_535));
+        for text in
+            ["", "0", "000", "65536", "70000", "-1", "+1", " 1", "1 ", "0x1", "1.0", "٣", "99999999999999999999"]
+        {
+            assert_eq!(port_number(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! The pulse of a shard: a clock that is cheap to read, and how promptly the shard's loop comes round.
+//!
+//! **Invariants.** The clock never goes back, and is late by a beat and the lag of its timer at most.
+//! **Not here.** What the times are used for.
+
+use crate::shard::resources::Resources;
+use crate::shard::ring;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// Time between beats: a clock of seconds needs no more, and an idle shard is hardly woken.
+const BEAT: Duration = Duration::from_millis(250);
+
+/// Beats for as long as the process lives. A task of its own.
+pub async fn beat(resources: Rc<Resources>) {
+    loop {
+        let due = Instant::now() + BEAT;
+        tokio::time::sleep_until(due.into()).await;
+        let woken = Instant::now();
+        resources.clock_s.set(u32::try_from((woken - resources.shared.started.at).as_secs()).unwrap_or(u32::MAX));
+        resources.timer_lag.observe(woken.saturating_duration_since(due));
+        ring::turn().await;
+        resources.loop_turn.observe(woken.elapsed());
+    }
+}
