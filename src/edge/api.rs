@@ -98,7 +98,7 @@ impl Api {
             let Turn { asked, request_id, connection, body, route, began_at, .. } = turn;
             let answer = match asked {
                 Asked::Answer(answer) => answer,
-                Asked::Report(report) => report.answer(&self.resources).await,
+                Asked::Report(report) => report.answer(&self.resources, &request_id).await,
                 Asked::Join(request) => {
                     // It is a session's from here on, or else answered at once.
                     waiting = None;
@@ -216,7 +216,7 @@ impl Api {
             request_id,
             connection: if keeps { Connection::KeepAlive } else { Connection::Close },
             body: if head.method == "HEAD" { Body::Omitted } else { Body::Sent },
-            route: routes::find(head.path).map_or("none", |route| route.path),
+            route: routes::find(head.path).map_or("none", |found| found.route.path),
             began_at,
         }
     }
@@ -232,9 +232,10 @@ impl Api {
         request_id: &str,
         waiting: Option<&mut Handshake>,
     ) -> Result<Asked, Answer> {
-        let route = routes::find(head.path).ok_or_else(|| error(404, "no such route"))?;
-        if !matches!(head.method, "GET" | "HEAD") {
-            return Err(Answer { allow: Some(routes::METHODS), ..error(405, "method not allowed") });
+        let found = routes::find(head.path).ok_or_else(|| error(404, "no such route"))?;
+        let route = found.route;
+        if !route.methods.have(head.method) {
+            return Err(Answer { allow: Some(route.methods.text()), ..error(405, "method not allowed") });
         }
         let is_open = route.endpoint == Endpoint::Metrics && self.resources.shared.observation.metrics_open;
         if route.needs_token && !is_open {
@@ -249,10 +250,8 @@ impl Api {
         match route.endpoint {
             Endpoint::Health => Ok(Asked::Answer(Answer::json(200, String::new()))),
             Endpoint::Version => Ok(Asked::Answer(reports::version())),
-            Endpoint::Statistics => Ok(Asked::Report(Report::Statistics)),
-            Endpoint::Metrics => Ok(Asked::Report(Report::Metrics)),
-            Endpoint::Shards => Ok(Asked::Report(Report::Shards)),
             Endpoint::Join(transport) => JoinRequest::parse(head, transport).map(Asked::Join),
+            _ => Report::parse(&found, head).map(Asked::Report),
         }
     }
 }

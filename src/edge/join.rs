@@ -6,6 +6,7 @@
 use crate::edge::answers::{error, parameter_error};
 use crate::edge::session::{Joined, Place, Session, session_bytes_max};
 use crate::policy::ending::JoinRefusal;
+use crate::policy::listing::port_number;
 use crate::policy::port_id::{PortId, Transport};
 use crate::policy::roster::SessionId;
 use crate::policy::sources::Sources;
@@ -16,8 +17,8 @@ use crate::shard::resources::Resources;
 use crate::shard::ring::Stream;
 use std::cell::Cell;
 use std::net::SocketAddr;
-use std::num::NonZeroU16;
 use std::rc::Rc;
+use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// The longest `X-Module-ID` that is kept.
@@ -33,7 +34,7 @@ pub struct JoinRequest {
     port: PortId,
     sources: Sources,
     websocket_key: String,
-    module: Option<String>,
+    module: Option<Arc<str>>,
 }
 
 /// The joins of one shard's connections.
@@ -63,14 +64,15 @@ impl Joins {
     pub async fn join(&self, request: JoinRequest, remote: SocketAddr, request_id: &str) -> Result<Ready, JoinRefusal> {
         let JoinRequest { port, sources, websocket_key, module } = request;
         let accepted: String = sources.to_string().chars().take(ACCEPTED_CHARS_MAX).collect();
+        let accepted: Arc<str> = accepted.into();
         // At error level, so that it is there for lines of every level.
         let span = tracing::error_span!(
             "session",
             server_protocol = port.transport.name(),
             server_port = port.number.get(),
             remote_ip = %remote.ip(),
-            accepted,
-            event_source = module,
+            accepted = &*accepted,
+            event_source = module.as_deref(),
             request_id
         );
         let shared = &self.resources.shared;
@@ -80,7 +82,7 @@ impl Joins {
             let needed = session_bytes_max(&shared.limits) + sources.memory_bytes();
             let memory = shared.session_memory.reserve(needed).ok_or(JoinRefusal::NoMemory)?;
             let id = SessionId(self.next_session.replace(self.next_session.get() + 1));
-            let inbox = self.ask_to_join(port, id, sources).await?;
+            let inbox = self.ask_to_join(port, id, module.clone(), sources).await?;
             Ok((place, memory, id, inbox))
         }
         .await;
@@ -92,11 +94,17 @@ impl Joins {
         Ok(Ready { joined, inbox, websocket_key })
     }
 
-    async fn ask_to_join(&self, port: PortId, session: SessionId, sources: Sources) -> Result<Inbox, JoinRefusal> {
+    async fn ask_to_join(
+        &self,
+        port: PortId,
+        session: SessionId,
+        module: Option<Arc<str>>,
+        sources: Sources,
+    ) -> Result<Inbox, JoinRefusal> {
         let shared = &self.resources.shared;
         let (outbox, inbox) = outbox::link(shared.limits.outbox_bytes_max);
         let (reply, answered) = oneshot::channel();
-        shared.peers.ask_home(port, Request::Join(Join { port, session, sources, outbox, reply })).await;
+        shared.peers.ask_home(port, Request::Join(Join { port, session, module, sources, outbox, reply })).await;
         // No answer comes from a shard that has ended, and then the process does.
         answered.await.unwrap_or(Err(JoinRefusal::Draining))?;
         Ok(inbox)
@@ -139,32 +147,13 @@ impl JoinRequest {
         }
         let websocket_key = head.header("sec-websocket-key").filter(|key| !key.is_empty());
         let websocket_key = websocket_key.ok_or_else(|| error(400, "Sec-WebSocket-Key is missing"))?.to_owned();
-        let module = head
-            .header("x-module-id")
-            .map(|id| id.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(MODULE_ID_BYTES_MAX).collect());
+        let module = head.header("x-module-id").map(|id| {
+            id.chars()
+                .filter(|c| c.is_ascii_graphic() || *c == ' ')
+                .take(MODULE_ID_BYTES_MAX)
+                .collect::<String>()
+                .into()
+        });
         Ok(JoinRequest { port: PortId { transport, number }, sources, websocket_key, module })
-    }
-}
-
-/// Decimal digits alone, leading zeros allowed.
-fn port_number(text: &str) -> Option<NonZeroU16> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let significant = text.trim_start_matches('0');
-    (digits && significant.len() <= 5).then(|| significant.parse().ok()).flatten()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_port_is_decimal_digits_from_1_to_65535() {
-        assert_eq!(port_number("80").map(NonZeroU16::get), Some(80));
-        assert_eq!(port_number("0000065535").map(NonZeroU16::get), Some(65_535));
-        for text in
-            ["", "0", "000", "65536", "70000", "-1", "+1", " 1", "1 ", "0x1", "1.0", "٣", "99999999999999999999"]
-        {
-            assert_eq!(port_number(text), None, "{text}");
-        }
     }
 }

@@ -1,12 +1,17 @@
-//! What is told of the daemon as a whole: statistics, shards, metrics.
+//! What is told of the daemon as a whole: statistics, shards, metrics, lists.
 //!
 //! **Invariants.** A long answer is written in slices, between which the shard's loop goes on.
-//! **Not here.** Collecting the numbers (`shard`), and what the metrics are (`policy::metrics`).
+//! **Not here.** Lists (`lists`), collecting the numbers (`shard`), and what the metrics are (`policy::metrics`).
 
+use crate::edge::answers::error;
+use crate::edge::lists::{self, Purpose};
+use crate::edge::routes::{Endpoint, Found};
 use crate::policy::counts::{ShardCount, Statistics};
+use crate::policy::listing::{Kind, Query, port_number};
 use crate::policy::metrics::Metrics;
+use crate::policy::port_id::{PortId, Transport};
 use crate::protocol::exposition;
-use crate::protocol::http::Answer;
+use crate::protocol::http::{Answer, RequestHead};
 use crate::shard::resources::Resources;
 use crate::shard::ring;
 use serde_json::json;
@@ -20,7 +25,7 @@ const COMMIT: &str = match option_env!("DISPATCH_COMMIT") {
 const PORTS_BATCH: usize = 256;
 
 /// What is to be told.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub enum Report {
     /// Drivers and devices a port.
     Statistics,
@@ -28,23 +33,72 @@ pub enum Report {
     Metrics,
     /// What each shard has and has counted.
     Shards,
+    /// One page of a list.
+    Page(Query),
+    /// One port, driver or device.
+    One(Query),
+    /// Disconnecting all that match.
+    DisconnectAll(Query),
+    /// Disconnecting one.
+    DisconnectOne(Query),
 }
 
 impl Report {
+    /// What a request for one of these routes is about.
+    ///
+    /// # Errors
+    /// The answer that refuses it.
+    pub fn parse(found: &Found<'_>, head: &RequestHead<'_>) -> Result<Report, Answer> {
+        let disconnects = head.method == "DELETE";
+        Ok(match found.route.endpoint {
+            Endpoint::Metrics => Report::Metrics,
+            Endpoint::Shards => Report::Shards,
+            Endpoint::List(kind) if disconnects => {
+                Report::DisconnectAll(lists::query(kind, head.query, Purpose::Disconnect)?)
+            }
+            Endpoint::List(kind) => Report::Page(lists::query(kind, head.query, Purpose::Read)?),
+            Endpoint::One(kind) => {
+                let query = one_of(kind, &found.parts).ok_or_else(|| error(404, "there is none"))?;
+                if disconnects { Report::DisconnectOne(query) } else { Report::One(query) }
+            }
+            _ => Report::Statistics,
+        })
+    }
+
     /// The answer, of all shards.
-    pub async fn answer(self, resources: &Resources) -> Answer {
-        let shards = resources.shared.peers.count().await;
+    pub async fn answer(self, resources: &Resources, request_id: &str) -> Answer {
+        let count = || resources.shared.peers.count();
         match self {
+            Report::Page(query) => lists::page(resources, query).await,
+            Report::One(query) => lists::one(resources, query).await,
+            Report::DisconnectAll(query) => lists::disconnect_all(resources, query, request_id).await,
+            Report::DisconnectOne(query) => lists::disconnect_one(resources, query, request_id).await,
             Report::Statistics => {
+                let shards = count().await;
                 let statistics = Statistics::of(shards.into_iter().flat_map(|shard| shard.ports));
                 Answer::json(200, serde_json::to_string(&statistics).unwrap_or_default())
             }
-            Report::Metrics => metrics(resources, &shards).await,
+            Report::Metrics => metrics(resources, &count().await).await,
             Report::Shards => {
-                let shards: Vec<_> = shards.iter().map(shard_json).collect();
+                let shards: Vec<_> = count().await.iter().map(shard_json).collect();
                 Answer::json(200, json!({ "shards": shards }).to_string())
             }
         }
+    }
+}
+
+/// What a path names: a port, a session, or a device of a port.
+fn one_of(kind: Kind, parts: &[&str]) -> Option<Query> {
+    let port = |transport: &str, number: &str| {
+        Some(PortId { transport: Transport::parse(transport)?, number: port_number(number)? })
+    };
+    match (kind, parts) {
+        (Kind::Ports, [transport, number]) => Some(Query::one(kind, Some(port(transport, number)?), None)),
+        (Kind::Drivers, [id]) => Some(Query::one(kind, None, Some(id.parse().ok()?))),
+        (Kind::Devices, [transport, number, id]) => {
+            Some(Query::one(kind, Some(port(transport, number)?), Some(id.parse().ok()?)))
+        }
+        _ => None,
     }
 }
 

@@ -146,6 +146,8 @@ pub enum SessionEnd {
     Drained,
     /// A defect ended the session's task or its port.
     Failed,
+    /// The operator disconnected the driver.
+    Operator,
 }
 
 impl SessionEnd {
@@ -156,6 +158,7 @@ impl SessionEnd {
             SessionEnd::Drained => Some(1001),
             SessionEnd::Undecodable(_) | SessionEnd::Violation => Some(1002),
             SessionEnd::NotUtf8 => Some(1007),
+            SessionEnd::Operator => Some(1008),
             SessionEnd::TooBig => Some(1009),
             SessionEnd::Silent | SessionEnd::Failed => Some(1011),
             SessionEnd::Stalled | SessionEnd::NoMemory => Some(1013),
@@ -177,11 +180,12 @@ impl SessionEnd {
             SessionEnd::NoMemory => "no room for a large message",
             SessionEnd::Drained => "the daemon stops",
             SessionEnd::Failed => "internal error",
+            SessionEnd::Operator => "disconnected by the operator",
         })
     }
 
     /// The names of all endings, for counters and logs.
-    pub const NAMES: [&'static str; 12] = [
+    pub const NAMES: [&'static str; 13] = [
         "driver_closed",
         "driver_gone",
         "io",
@@ -194,6 +198,7 @@ impl SessionEnd {
         "no_memory",
         "drained",
         "failed",
+        "operator",
     ];
 
     /// Where its name stands among [`NAMES`](Self::NAMES).
@@ -211,6 +216,7 @@ impl SessionEnd {
             SessionEnd::NoMemory => 9,
             SessionEnd::Drained => 10,
             SessionEnd::Failed => 11,
+            SessionEnd::Operator => 12,
         }
     }
 
@@ -222,7 +228,11 @@ impl SessionEnd {
     /// How loud the ending is logged.
     pub fn level(self) -> Level {
         match self {
-            SessionEnd::DriverClosed | SessionEnd::DriverGone | SessionEnd::Io(_) | SessionEnd::Drained => Level::INFO,
+            SessionEnd::DriverClosed
+            | SessionEnd::DriverGone
+            | SessionEnd::Io(_)
+            | SessionEnd::Drained
+            | SessionEnd::Operator => Level::INFO,
             SessionEnd::Failed => Level::ERROR,
             _ => Level::WARN,
         }
@@ -267,6 +277,8 @@ pub enum DeviceEnd {
     Drained,
     /// A defect ended its task.
     Failed,
+    /// The operator disconnected it.
+    Operator,
 }
 
 impl DeviceEnd {
@@ -279,8 +291,8 @@ impl DeviceEnd {
     }
 
     /// The names of all endings, for counters and logs.
-    pub const NAMES: [&'static str; 8] =
-        ["device_closed", "io", "timed_out", "driver_closed", "orphaned", "stalled", "drained", "failed"];
+    pub const NAMES: [&'static str; 9] =
+        ["device_closed", "io", "timed_out", "driver_closed", "orphaned", "stalled", "drained", "failed", "operator"];
 
     /// Where its name stands among [`NAMES`](Self::NAMES).
     pub fn index(self) -> usize {
@@ -293,6 +305,7 @@ impl DeviceEnd {
             DeviceEnd::Stalled => 5,
             DeviceEnd::Drained => 6,
             DeviceEnd::Failed => 7,
+            DeviceEnd::Operator => 8,
         }
     }
 
@@ -312,6 +325,7 @@ impl DeviceEnd {
             DeviceEnd::Stalled => "it took nothing of what waited for it",
             DeviceEnd::Drained => "the daemon stops",
             DeviceEnd::Failed => "internal error",
+            DeviceEnd::Operator => "disconnected by the operator",
         })
     }
 }

@@ -7,6 +7,7 @@ pub mod counts;
 pub mod ending;
 pub mod histogram;
 pub mod limits;
+pub mod listing;
 pub mod metrics;
 pub mod port_id;
 pub mod roster;

@@ -16,6 +16,11 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// What [`name`](Self::name) says.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Transport::Tcp, Transport::Udp].into_iter().find(|transport| transport.name() == name)
+    }
+
     /// `tcp` or `udp`.
     pub fn name(self) -> &'static str {
         match self {

@@ -27,7 +27,7 @@ pub async fn devices(port: Weak<Port>, listener: Rc<Listener>) {
         // Another shard may have taken the last slot meanwhile; then the connection waits here.
         let Some(slot) = wait_for_room(&resources, &listener).await else { return };
         let Some(port) = port.upgrade().filter(|_| !listener.is_stopped()) else { return };
-        port.admit(stream, peer.ip().to_canonical(), slot);
+        port.admit(stream, SocketAddr::new(peer.ip().to_canonical(), peer.port()), slot);
     }
 }
 

@@ -6,6 +6,7 @@
 
 use crate::policy::counts::ShardCount;
 use crate::policy::ending::JoinRefusal;
+use crate::policy::listing::{Kind, Page, Query, RowOf};
 use crate::policy::port_id::PortId;
 use crate::policy::roster::SessionId;
 use crate::policy::sources::Sources;
@@ -57,6 +58,29 @@ pub enum Request {
         /// Where to.
         reply: oneshot::Sender<ShardCount>,
     },
+    /// Find the rows of a page.
+    Survey {
+        /// Which.
+        query: Arc<Query>,
+        /// Told when everything has been looked at.
+        reply: oneshot::Sender<Page<RowOf>>,
+    },
+    /// Find the identities of all rows that match, or of more than are expected.
+    Gather {
+        /// Which, and how many are expected.
+        query: Arc<Query>,
+        /// Told when everything has been looked at.
+        reply: oneshot::Sender<Vec<u128>>,
+    },
+    /// Disconnect drivers or devices.
+    Disconnect {
+        /// Of which kind they are.
+        kind: Kind,
+        /// Who they are.
+        identities: Vec<u128>,
+        /// Told how many of them were there.
+        reply: oneshot::Sender<usize>,
+    },
     /// Refuse joins and new devices, read no more of drivers, and say when what was read of them is on its way.
     Settle {
         /// Told when no session of this shard waits to send a command.
@@ -83,6 +107,8 @@ pub struct Join {
     pub port: PortId,
     /// The session.
     pub session: SessionId,
+    /// Its driver's `X-Module-ID`.
+    pub module: Option<Arc<str>>,
     /// From which sources it accepts devices.
     pub sources: Sources,
     /// Where its messages go.

@@ -19,6 +19,7 @@ pub mod resources;
 pub mod ring;
 pub mod settling;
 pub mod sockets;
+mod survey;
 pub mod udp;
 
 use crate::policy::counts::{Count, ShardCount};
@@ -34,6 +35,7 @@ use ring::Listener;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -110,9 +112,26 @@ impl Shard {
             }
             // Whoever asked may have gone.
             Request::Count { reply } => drop(reply.send(self.count())),
+            Request::Survey { .. } | Request::Gather { .. } | Request::Disconnect { .. } => self.look_through(request),
             Request::Settle { reply } => self.settle(reply),
             Request::Drain { reply } => self.drain(reply),
         }
+    }
+
+    /// Carries out what takes more than one turn: as a task.
+    fn look_through(self: &Rc<Self>, request: Request) {
+        let shard = self.clone();
+        ring::spawn(async move {
+            // Whoever asked may have gone.
+            match request {
+                Request::Survey { query, reply } => drop(reply.send(shard.survey(&query).await)),
+                Request::Gather { query, reply } => drop(reply.send(shard.gather(&query).await)),
+                Request::Disconnect { kind, identities, reply } => {
+                    let _ = reply.send(shard.disconnect(kind, &identities).await);
+                }
+                _ => {}
+            }
+        });
     }
 
     fn join(self: &Rc<Self>, join: Join) {
@@ -124,7 +143,7 @@ impl Shard {
             }
             Ok(port) => port,
         };
-        let subscription = self.subscribe(join.port, join.session, join.outbox);
+        let subscription = self.subscribe(join.port, join.session, join.module, join.outbox);
         port.join(join.session, join.sources, subscription);
         // Whoever asked may have gone; then its end of the outbox is gone, too.
         let _ = join.reply.send(Ok(()));
@@ -163,8 +182,14 @@ impl Shard {
     }
 
     /// Makes the port's end of an outbox and starts the task that serves it and holds its lease.
-    fn subscribe(&self, port: PortId, session: SessionId, outbox: Outbox) -> Rc<Subscription> {
-        let (subscription, flusher) = Subscription::new(session, outbox);
+    fn subscribe(
+        &self,
+        port: PortId,
+        session: SessionId,
+        module: Option<Arc<str>>,
+        outbox: Outbox,
+    ) -> Rc<Subscription> {
+        let (subscription, flusher) = Subscription::new(session, module, outbox);
         let peers = self.resources.shared.peers.clone();
         let shard = self.resources.shard;
         ring::spawn(async move {

@@ -79,6 +79,7 @@ impl Inbox {
 #[derive(Debug)]
 pub struct Subscription {
     session: SessionId,
+    module: Option<Arc<str>>,
     chunk_bytes_max: usize,
     open: RefCell<Vec<u8>>,
     flush_due: Notify,
@@ -114,9 +115,10 @@ pub enum Appended {
 
 impl Subscription {
     /// A subscription of `session`, and what [`Flusher::run`] needs to serve it.
-    pub fn new(session: SessionId, outbox: Outbox) -> (std::rc::Rc<Self>, Flusher) {
+    pub fn new(session: SessionId, module: Option<Arc<str>>, outbox: Outbox) -> (std::rc::Rc<Self>, Flusher) {
         let subscription = std::rc::Rc::new(Subscription {
             session,
+            module,
             chunk_bytes_max: outbox.chunk_bytes_max,
             open: RefCell::new(Vec::new()),
             flush_due: Notify::new(),
@@ -133,6 +135,11 @@ impl Subscription {
     /// Whose it is.
     pub fn session(&self) -> SessionId {
         self.session
+    }
+
+    /// Its driver's module id.
+    pub fn module(&self) -> Option<&str> {
+        self.module.as_deref()
     }
 
     /// Bytes in its open chunk.
@@ -325,7 +332,7 @@ mod tests {
     fn messages_of_one_turn_leave_as_one_chunk() {
         run(async {
             let (outbox, mut inbox) = link(30_000);
-            let (subscription, flusher) = Subscription::new(SessionId(1), outbox);
+            let (subscription, flusher) = Subscription::new(SessionId(1), None, outbox);
             tokio::task::spawn_local(flusher.run());
             for _ in 0..3 {
                 assert_eq!(subscription.try_append(&received(b"abc")), Appended::Yes);
@@ -340,7 +347,7 @@ mod tests {
         run(async {
             const BOUND: usize = 3_000;
             let (outbox, mut inbox) = link(BOUND);
-            let (subscription, flusher) = Subscription::new(SessionId(1), outbox);
+            let (subscription, flusher) = Subscription::new(SessionId(1), None, outbox);
             tokio::task::spawn_local(flusher.run());
             for id in 0..100u8 {
                 let subscription = subscription.clone();
@@ -361,7 +368,7 @@ mod tests {
     fn a_message_larger_than_a_chunk_finds_room_when_the_chunk_is_empty() {
         run(async {
             let (outbox, mut inbox) = link(300);
-            let (subscription, flusher) = Subscription::new(SessionId(1), outbox);
+            let (subscription, flusher) = Subscription::new(SessionId(1), None, outbox);
             tokio::task::spawn_local(flusher.run());
             let large = [7; 5_000];
             assert!(subscription.append(&received(&large)).await);
@@ -374,7 +381,7 @@ mod tests {
     fn when_the_session_lets_go_those_who_wait_are_told() {
         run(async {
             let (outbox, inbox) = link(300);
-            let (subscription, flusher) = Subscription::new(SessionId(1), outbox);
+            let (subscription, flusher) = Subscription::new(SessionId(1), None, outbox);
             let served = tokio::task::spawn_local(flusher.run());
             let waiting: Vec<_> = (0..20)
                 .map(|_| {
@@ -398,7 +405,7 @@ mod tests {
     fn when_the_port_lets_go_the_session_gets_the_rest_and_then_the_end() {
         run(async {
             let (outbox, mut inbox) = link(300);
-            let (subscription, flusher) = Subscription::new(SessionId(1), outbox);
+            let (subscription, flusher) = Subscription::new(SessionId(1), None, outbox);
             let served = tokio::task::spawn_local(flusher.run());
             assert!(subscription.append(&received(b"last")).await);
             subscription.finish();

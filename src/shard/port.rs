@@ -20,7 +20,7 @@ use crate::shard::ring::{self, Datagrams, Listener, Stream};
 use crate::shard::{accept, sockets, udp};
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -196,6 +196,16 @@ impl Port {
         }
     }
 
+    /// Shows devices from an id on, in the order of ids, so many at most.
+    pub fn visit_devices(&self, from: u64, count_max: usize, each: impl FnMut(&Device)) {
+        self.devices.borrow().range(from..).take(count_max).map(|(_, device)| &**device).for_each(each);
+    }
+
+    /// The device with this id.
+    pub fn device(&self, id: u64) -> Option<Rc<Device>> {
+        self.devices.borrow().get(&id).cloned()
+    }
+
     /// The socket for datagrams of this family, while it is open.
     pub fn datagrams(&self, family: Family) -> Option<Rc<Datagrams>> {
         self.sockets.borrow().iter().find_map(|(open, socket)| match socket {
@@ -249,7 +259,8 @@ impl Port {
     }
 
     /// Lets a device in, if a driver accepts its source and the port has room.
-    pub fn admit(self: &Rc<Self>, stream: Stream, source: IpAddr, slot: OwnedSemaphorePermit) {
+    pub fn admit(self: &Rc<Self>, stream: Stream, remote: SocketAddr, slot: OwnedSemaphorePermit) {
+        let source = remote.ip();
         let counts = &self.resources().counts;
         if self.roster.borrow().accepting(source).next().is_none() {
             counts.one(Count::DevicesRefusedSource);
@@ -269,7 +280,7 @@ impl Port {
         }
         let id = self.next_device.get();
         self.next_device.set(id + 1);
-        let device = Device::new(id, stream, audience.clone(), self, self.ledger(), slot);
+        let device = Device::new(id, stream, remote.port(), audience.clone(), self, self.ledger(), slot);
         self.devices.borrow_mut().insert(id, device.clone());
         self.unannounced.set(self.unannounced.get() + 1);
         counts.one(Count::DevicesOpened);

@@ -3,15 +3,16 @@
 //! **Invariants.** It stands in the shard's table exactly while its session lives.
 //! **Not here.** The session itself (`edge::session`), and what its port knows of it (`roster`).
 
+use crate::policy::listing::DriverRow;
 use crate::policy::port_id::PortId;
 use crate::policy::roster::SessionId;
 use crate::shard::credit::Window;
 use crate::shard::outbox::Backlog;
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// One session, as whoever asks sees it.
-#[derive(Debug)]
 pub struct Presence {
     /// The session.
     pub id: SessionId,
@@ -20,9 +21,9 @@ pub struct Presence {
     /// The other end of its socket, in canonical form.
     pub remote: SocketAddr,
     /// Its driver's `X-Module-ID`.
-    pub module: Option<String>,
+    pub module: Option<Arc<str>>,
     /// Its accept list; cut where it is long.
-    pub accepted: String,
+    pub accepted: Arc<str>,
     /// When it joined, in seconds since the start of the process.
     pub since_s: u32,
     /// When it last sent anything, in the same.
@@ -35,9 +36,33 @@ pub struct Presence {
     pub window: Window,
     /// What waits to be sent to it.
     pub backlog: Backlog,
+    /// Ends it; set once the session is there.
+    pub end: OnceCell<Box<dyn Fn()>>,
 }
 
 impl Presence {
+    /// Has the session end for the operator; false where it is only about to be there.
+    pub fn disconnect(&self) -> bool {
+        self.end.get().inspect(|end| end()).is_some()
+    }
+
+    /// As a list shows it.
+    pub fn row(&self) -> DriverRow {
+        DriverRow {
+            id: self.id.0,
+            port: self.port,
+            remote: self.remote,
+            module: self.module.clone(),
+            accepted: self.accepted.clone(),
+            since_s: self.since_s,
+            seen_s: self.seen_s.get(),
+            received_bytes: self.received_bytes.get(),
+            written_bytes: self.written_bytes.get(),
+            backlog_bytes: self.backlog.bytes(),
+            credit_bytes: self.window.used_bytes(),
+        }
+    }
+
     /// Its driver has sent bytes.
     pub fn received(&self, bytes: usize, clock_s: u32) {
         self.received_bytes.set(self.received_bytes.get() + bytes as u64);

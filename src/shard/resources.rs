@@ -24,6 +24,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Semaphore;
 
+/// Lists that are made at a time for connections of one shard.
+const SURVEYS_MAX: usize = 2;
+
 /// What the whole process shares; clones are the same.
 #[derive(Debug, Clone)]
 pub struct Shared {
@@ -106,6 +109,8 @@ pub struct Resources {
     pub handshakes: Cell<usize>,
     /// Places that sessions of this shard have taken, those that are about to join included.
     pub sessions: Cell<usize>,
+    /// Lists that connections of this shard may make at a time; more wait.
+    pub surveys: Semaphore,
     /// Sessions whose sockets this shard serves.
     pub presences: RefCell<BTreeMap<SessionId, Rc<Presence>>>,
     /// What its sessions owe to devices, when a drain begins.
@@ -137,6 +142,7 @@ impl Resources {
             requests: RefCell::default(),
             handshakes: Cell::new(0),
             sessions: Cell::new(0),
+            surveys: Semaphore::new(SURVEYS_MAX),
             presences: RefCell::default(),
             settling: Settling::default(),
             devices: Cell::new(0),

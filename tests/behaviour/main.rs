@@ -17,6 +17,7 @@ mod http_routes;
 mod join_refused;
 mod join_sources;
 mod limits;
+mod lists;
 mod metrics;
 mod stories;
 mod tcp_endings;

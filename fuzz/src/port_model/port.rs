@@ -42,7 +42,7 @@ pub struct Device {
 impl Port {
     /// A session joins.
     pub fn join(self: &Rc<Self>, session: SessionId, sources: Sources, outbox: Outbox) {
-        let (subscription, flusher) = Subscription::new(session, outbox);
+        let (subscription, flusher) = Subscription::new(session, None, outbox);
         let port = Rc::downgrade(self);
         spawn_local(async move {
             if flusher.run().await == Served::Left

@@ -25,9 +25,10 @@ use crate::shard::outbox::Inbox;
 use crate::shard::presence::Presence;
 use crate::shard::resources::Resources;
 use crate::shard::ring::{self, Stream, Timer};
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use tokio::sync::Notify;
 use tracing::{Level, Span};
 
@@ -48,9 +49,9 @@ pub struct Joined {
     /// The other end of its socket, in canonical form.
     pub remote: SocketAddr,
     /// Its `X-Module-ID`.
-    pub module: Option<String>,
+    pub module: Option<Arc<str>>,
     /// Its accept list; cut where it is long.
-    pub accepted: String,
+    pub accepted: Arc<str>,
     /// Who it is, for log lines.
     pub span: Span,
     /// Its place among the sessions.
@@ -111,9 +112,10 @@ impl Session {
             written_bytes: Cell::new(0),
             window: window.clone(),
             backlog: inbox.backlog().clone(),
+            end: OnceCell::new(),
         });
         resources.presences.borrow_mut().insert(id, presence.clone());
-        Rc::new(Session {
+        let session = Rc::new(Session {
             id,
             port,
             span,
@@ -134,7 +136,12 @@ impl Session {
             _place: place,
             ignored_log: LogGate::default(),
             resources,
-        })
+        });
+        let weak = Rc::downgrade(&session);
+        let end = move || weak.upgrade().iter().for_each(|session| session.disconnect());
+        // It is not set yet.
+        let _ = session.presence.end.set(Box::new(end));
+        session
     }
 
     /// Runs the session to its end. `first` is what the driver sent behind its request.
@@ -164,6 +171,14 @@ impl Session {
         if self.end.get().is_none() {
             self.end.set(Some(end));
             self.control_due.notify_one();
+        }
+    }
+
+    /// Ends the session for the operator, also while its driver takes nothing.
+    fn disconnect(&self) {
+        self.set_end(SessionEnd::Operator);
+        if self.is_sending.get() {
+            self.stream.abandon_send();
         }
     }
 

@@ -132,7 +132,10 @@ impl Session {
                 self.send_commands(std::mem::take(&mut commands)).await;
                 self.wait_for_credit(data_bytes, &mut waited).await;
                 // A goodbye, or a connection that failed, comes after what was sent before it.
-                if matches!(self.end.get(), Some(SessionEnd::Stalled | SessionEnd::Silent | SessionEnd::Failed)) {
+                if matches!(
+                    self.end.get(),
+                    Some(SessionEnd::Stalled | SessionEnd::Silent | SessionEnd::Failed | SessionEnd::Operator)
+                ) {
                     return;
                 }
             };

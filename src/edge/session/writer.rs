@@ -76,14 +76,14 @@ impl Session {
         }
     }
 
-    /// Ends a stalled driver's stream: by a close frame where one fits whole behind `sent`, else by a reset.
+    /// Ends the stream of a driver that was let go amid a send: by a close frame where one fits whole behind `sent`, else by a reset.
     fn abandon(&self, sent: &[u8]) {
         let mut walk = FrameWalk::default();
         walk.advance(sent);
         if walk.between_frames() {
             let mut websocket = self.websocket.borrow_mut();
             websocket.take_control();
-            let end = SessionEnd::Stalled;
+            let end = self.end.get().unwrap_or(SessionEnd::Stalled);
             websocket.close(end.close_code().unwrap_or_default(), end.reason());
             let close = websocket.take_control();
             if self.stream.send_now(&close).is_ok_and(|count| count == close.len()) {

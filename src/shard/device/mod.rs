@@ -13,6 +13,7 @@ pub use writing::watch_under_way;
 
 use crate::policy::counts::Count;
 use crate::policy::ending::DeviceEnd;
+use crate::policy::listing::DeviceRow;
 use crate::policy::port_id::PortId;
 use crate::policy::roster::{Audience, SessionId};
 use crate::protocol::message::{DeviceName, ToDriver};
@@ -23,7 +24,7 @@ use crate::shard::resources::Resources;
 use crate::shard::ring::{Buffer, Receipt, Stream};
 use queue::WriteQueue;
 use std::cell::{Cell, RefCell};
-use std::net::{IpAddr, Shutdown};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::rc::{Rc, Weak};
 use tokio::sync::OwnedSemaphorePermit;
 use writing::FlushFor;
@@ -36,6 +37,12 @@ pub struct Device {
     ending: Cell<Option<DeviceEnd>>,
     queue: RefCell<Option<Box<WriteQueue>>>,
     has_user_timeout: Cell<bool>,
+    remote_port: u16,
+    /// In seconds since the start of the process, as is the next.
+    since_s: u32,
+    seen_s: Cell<u32>,
+    received_bytes: Cell<u64>,
+    written_bytes: Cell<u64>,
     port: Weak<Port>,
     ledger: Rc<Ledger>,
     _slot: OwnedSemaphorePermit,
@@ -46,13 +53,15 @@ impl Device {
     pub fn new(
         id: u64,
         stream: Stream,
+        remote_port: u16,
         audience: Rc<Audience<Rc<Subscription>>>,
         port: &Rc<Port>,
         ledger: &Rc<Ledger>,
         slot: OwnedSemaphorePermit,
     ) -> Rc<Self> {
-        let devices = &ledger.resources.devices;
+        let Resources { devices, clock_s, .. } = &*ledger.resources;
         devices.set(devices.get() + 1);
+        let now_s = clock_s.get();
         Rc::new(Device {
             id,
             stream,
@@ -60,6 +69,11 @@ impl Device {
             ending: Cell::new(None),
             queue: RefCell::new(None),
             has_user_timeout: Cell::new(false),
+            remote_port,
+            since_s: now_s,
+            seen_s: Cell::new(now_s),
+            received_bytes: Cell::new(0),
+            written_bytes: Cell::new(0),
             port: Rc::downgrade(port),
             ledger: ledger.clone(),
             _slot: slot,
@@ -83,6 +97,25 @@ impl Device {
     /// Its name in messages to drivers.
     pub fn name(&self) -> DeviceName {
         DeviceName { ip: self.audience.text(), id_or_port: self.id }
+    }
+
+    /// As a list shows it.
+    pub fn row(&self) -> DeviceRow {
+        DeviceRow {
+            id: self.id,
+            port: self.ledger.port,
+            remote: SocketAddr::new(self.source(), self.remote_port),
+            since_s: self.since_s,
+            seen_s: self.seen_s.get(),
+            received_bytes: self.received_bytes.get(),
+            written_bytes: self.written_bytes.get(),
+            backlog_bytes: self.queue.borrow().as_ref().map_or(0, |queue| queue.bytes()),
+        }
+    }
+
+    /// Whether a driver with this module id accepts it.
+    pub fn has_module(&self, module: &str) -> bool {
+        self.audience.subscribers().iter().any(|(_, subscription)| subscription.module() == Some(module))
     }
 
     /// Whether this session's driver accepts it.
@@ -182,7 +215,7 @@ impl Device {
 
     async fn deliver(&self, data: Buffer) {
         let counts = &self.resources().counts;
-        self.ledger.received(data.len() as u64);
+        self.received(data.len() as u64);
         let message = ToDriver::Received { device: self.name(), data: &data };
         let mut waiting = Vec::new();
         for (_, subscription) in self.audience.subscribers().iter() {
@@ -199,6 +232,12 @@ impl Device {
             counts.one(Count::OutboxWaits);
             Box::pin(self.deliver_waiting(copy, waiting)).await;
         }
+    }
+
+    fn received(&self, bytes: u64) {
+        self.ledger.received(bytes);
+        self.received_bytes.set(self.received_bytes.get() + bytes);
+        self.seen_s.set(self.resources().clock_s.get());
     }
 
     async fn tell_opened(&self, unopened: Vec<Rc<Subscription>>) {
@@ -282,7 +321,7 @@ impl Leaving {
         self.announced = true;
         device.log_ended(device.ending.get().unwrap_or(end));
         drop(self);
-        if matches!(end, DeviceEnd::DriverClosed | DeviceEnd::Orphaned | DeviceEnd::Drained) {
+        if matches!(end, DeviceEnd::DriverClosed | DeviceEnd::Orphaned | DeviceEnd::Drained | DeviceEnd::Operator) {
             // Unread input would make the close a reset, which destroys what was just written.
             let limits = device.resources().limits();
             device.stream.linger(&device.resources().pool, limits.linger_time_max, limits.flush_time_max).await;

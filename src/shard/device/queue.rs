@@ -17,6 +17,8 @@ const GATHERED_BYTES_MAX: usize = 64 << 10;
 /// A device's queue; it exists while its writer runs.
 pub struct WriteQueue {
     writes: VecDeque<Write>,
+    /// Bytes of all of them.
+    bytes: usize,
     /// How many of them the pending send holds.
     sending: usize,
     /// Bytes that the kernel has taken in all.
@@ -37,12 +39,19 @@ pub struct Write {
 impl WriteQueue {
     /// A queue of one write.
     pub fn new(write: Write) -> Self {
-        WriteQueue { writes: VecDeque::from([write]), sending: 0, taken_bytes: 0, emptied: Rc::default() }
+        let bytes = write.data.len();
+        WriteQueue { writes: VecDeque::from([write]), bytes, sending: 0, taken_bytes: 0, emptied: Rc::default() }
     }
 
     /// Adds a write.
     pub fn push(&mut self, write: Write) {
+        self.bytes += write.data.len();
         self.writes.push_back(write);
+    }
+
+    /// Bytes that are queued, those that a pending send holds included.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Bytes of a session's credit that are held here.
@@ -82,14 +91,15 @@ impl WriteQueue {
 
     /// The pending send has ended well: what it held is done with, unless [`clear`](Self::clear) came first.
     pub fn sent(&mut self) {
-        self.writes.drain(..self.sending);
+        let sent = self.writes.drain(..self.sending);
+        self.bytes -= sent.map(|write| write.data.len()).sum::<usize>();
         self.sending = 0;
     }
 
     /// Drops everything, what a pending send holds included.
     pub fn clear(&mut self) {
         self.writes.clear();
-        self.sending = 0;
+        (self.bytes, self.sending) = (0, 0);
     }
 
     /// Drops the writes of a session, but for those that the pending send holds. Returns how many.
@@ -97,7 +107,9 @@ impl WriteQueue {
         let (before, mut at) = (self.writes.len(), 0);
         self.writes.retain(|write| {
             at += 1;
-            at <= self.sending || write.session != session
+            let stays = at <= self.sending || write.session != session;
+            self.bytes -= if stays { 0 } else { write.data.len() };
+            stays
         });
         before - self.writes.len()
     }
@@ -144,7 +156,7 @@ mod tests {
         queue.gather();
         queue.push(write(&window, 1, b"b"));
         queue.push(write(&window, 2, b"c"));
-        assert_eq!(queue.drop_writes_of(SessionId(1)), 1);
+        assert_eq!((queue.bytes(), queue.drop_writes_of(SessionId(1)), queue.bytes()), (3, 1, 2));
         assert_eq!(queue.credit_of(SessionId(1)), REQUEST_BYTES + 1);
         queue.sent();
         assert_eq!(queue.gather().unwrap(), "c");
@@ -158,7 +170,7 @@ mod tests {
         queue.gather();
         queue.clear();
         queue.sent();
-        assert!(queue.gather().is_none());
+        assert!(queue.gather().is_none() && queue.bytes() == 0);
         assert!(window.try_take((1 << 20) - REQUEST_BYTES, None).is_ok());
     }
 }

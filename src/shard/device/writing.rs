@@ -77,6 +77,7 @@ impl Device {
 
     fn taken(&self, bytes: usize) {
         self.ledger.written(bytes as u64);
+        self.written_bytes.set(self.written_bytes.get() + bytes as u64);
         if let Some(queue) = &mut *self.queue.borrow_mut() {
             queue.taken(bytes);
         }

@@ -177,8 +177,13 @@ impl Daemon {
 
     /// An authorised GET on a connection of its own.
     pub fn fetch(&self, target: &str) -> Response {
+        self.ask("GET", target)
+    }
+
+    /// An authorised request on a connection of its own.
+    pub fn ask(&self, method: &str, target: &str) -> Response {
         let mut connection = self.connection();
-        let response = connection.request("GET", target, &format!("{}Connection: close\r\n", self.authorization()));
+        let response = connection.request(method, target, &format!("{}Connection: close\r\n", self.authorization()));
         connection.ends();
         response
     }

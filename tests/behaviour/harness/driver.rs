@@ -20,6 +20,11 @@ impl Driver {
         Self { socket: WebSocket::from_partially_read(stream, pending, Role::Client, None) }
     }
 
+    /// Its own port, by which the daemon's lists tell it from others.
+    pub fn local_port(&self) -> u16 {
+        self.socket.get_ref().local_addr().unwrap().port()
+    }
+
     /// The next message that is no ping and no pong.
     pub fn message(&mut self) -> Message {
         let deadline = Instant::now() + PATIENCE;

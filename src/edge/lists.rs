@@ -1,0 +1,183 @@
+//! Lists of ports, drivers and devices as JSON, and disconnecting those that a filter finds.
+//!
+//! **Invariants.** A page is made in slices, on every shard, and few pages are made at a time. Nothing is disconnected
+//! unless exactly as many match as the request expects.
+//! **Not here.** Filters and orders (`policy::listing`), looking through a shard (`shard::survey`).
+
+use crate::edge::answers::{error, parameter_error};
+use crate::policy::listing::{DeviceRow, DriverRow, Fault, Kind, Page, PortRow, Query, RowOf};
+use crate::protocol::http::Answer;
+use crate::shard::mailbox::Request;
+use crate::shard::resources::Resources;
+use crate::shard::ring;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// Rows that are written in one go.
+const ROWS_BATCH: usize = 50;
+
+/// The answer to a parameter that is not taken.
+pub fn bad_parameter(fault: &Fault) -> Answer {
+    parameter_error(400, "bad parameter", &fault.parameter, &fault.restriction)
+}
+
+/// One page of a list.
+pub async fn page(resources: &Resources, query: Query) -> Answer {
+    let query = Arc::new(query);
+    let page = survey(resources, &query).await;
+    let total = page.total;
+    let (rows, next) = page.into_rows();
+    let mut items = String::new();
+    for some in rows.chunks(ROWS_BATCH) {
+        for row in some {
+            let before = if items.is_empty() { "" } else { "," };
+            items.push_str(&format!("{before}{}", row_json(row, resources)));
+        }
+        ring::turn().await;
+    }
+    let next = json!(next.map(|place| query.cursor(place)));
+    Answer::json(200, format!("{{\"items\":[{items}],\"total\":{total},\"next\":{next}}}"))
+}
+
+/// The one row that a query finds; 404 where there is none.
+pub async fn one(resources: &Resources, query: Query) -> Answer {
+    let page = survey(resources, &Arc::new(query)).await;
+    match page.into_rows().0.first() {
+        Some(row) => Answer::json(200, row_json(row, resources).to_string()),
+        None => error(404, "there is none"),
+    }
+}
+
+/// Disconnects the one that a query finds; 404 where there is none.
+pub async fn disconnect_one(resources: &Resources, query: Query, request_id: &str) -> Answer {
+    match disconnect(resources, query, request_id).await {
+        Ok(count) => Answer::json(200, json!({ "disconnected": count }).to_string()),
+        Err(_) => error(404, "there is none"),
+    }
+}
+
+/// Disconnects all that a query finds, if they are as many as it expects; 409 where they are not, and nothing is done.
+pub async fn disconnect_all(resources: &Resources, query: Query, request_id: &str) -> Answer {
+    match disconnect(resources, query, request_id).await {
+        Ok(count) => Answer::json(200, json!({ "disconnected": count }).to_string()),
+        Err(matching) => {
+            let text = "not as many match as are expected; none was disconnected";
+            Answer::json(409, json!({ "error": text, "matching": matching }).to_string())
+        }
+    }
+}
+
+/// Those that were found are disconnected, and no others that come to match meanwhile.
+///
+/// # Errors
+/// How many match, where they are not as many as are expected; of many more than that, so many as were counted.
+async fn disconnect(resources: &Resources, query: Query, request_id: &str) -> Result<usize, usize> {
+    let _turn = resources.surveys.acquire().await;
+    let (kind, expected) = (query.kind(), query.expected.unwrap_or(0));
+    let query = Arc::new(query);
+    let found = ask_all(resources, |_, reply| Request::Gather { query: query.clone(), reply }).await;
+    let matching = found.iter().map(Vec::len).sum();
+    if matching != expected {
+        return Err(matching);
+    }
+    let mut found = found;
+    let ended = ask_all(resources, |shard, reply| {
+        let identities = std::mem::take(&mut found[shard]);
+        Request::Disconnect { kind, identities, reply }
+    });
+    let count = ended.await.into_iter().sum();
+    tracing::info!(?kind, count, request_id, "disconnected by the operator");
+    Ok(count)
+}
+
+async fn survey(resources: &Resources, query: &Arc<Query>) -> Page<RowOf> {
+    // Never closed, so there is always a turn.
+    let _turn = resources.surveys.acquire().await;
+    let mut page = Page::new(query);
+    for found in ask_all(resources, |_, reply| Request::Survey { query: query.clone(), reply }).await {
+        page.merge(found);
+        ring::turn().await;
+    }
+    page
+}
+
+/// Asks every shard at once; the answers come in the order of shards.
+async fn ask_all<T>(resources: &Resources, mut request: impl FnMut(usize, oneshot::Sender<T>) -> Request) -> Vec<T> {
+    let peers = &resources.shared.peers;
+    let mut replies = Vec::with_capacity(peers.shards());
+    for shard in 0..peers.shards() {
+        let (reply, answered) = oneshot::channel();
+        peers.ask(shard, request(shard, reply)).await;
+        replies.push(answered);
+    }
+    let mut answers = Vec::with_capacity(replies.len());
+    for answered in replies {
+        // None comes from a shard that has ended, and then the process does.
+        answers.extend(answered.await);
+    }
+    answers
+}
+
+fn row_json(row: &RowOf, resources: &Resources) -> Value {
+    let time = |s: u32| resources.shared.started.since_epoch.as_secs() + u64::from(s);
+    match row {
+        RowOf::Port(PortRow {
+            port,
+            shard,
+            since_s,
+            drivers,
+            devices,
+            received_bytes,
+            written_bytes,
+            backlog_bytes,
+        }) => {
+            json!({
+                "transport": port.transport.name(), "port": port.number.get(), "shard": shard, "since": time(*since_s),
+                "drivers": drivers, "devices": devices, "bytes_received": received_bytes,
+                "bytes_written": written_bytes, "backlog_bytes": backlog_bytes,
+            })
+        }
+        RowOf::Driver(driver) => {
+            let DriverRow { id, port, remote, module, accepted, since_s, seen_s, .. } = driver;
+            json!({
+                "id": id, "transport": port.transport.name(), "port": port.number.get(), "address": remote.ip(),
+                "remote_port": remote.port(), "module": module.as_deref(), "accept": &**accepted,
+                "since": time(*since_s), "last_seen": time(*seen_s), "bytes_received": driver.received_bytes,
+                "bytes_written": driver.written_bytes, "backlog_bytes": driver.backlog_bytes,
+                "credit_bytes": driver.credit_bytes,
+            })
+        }
+        RowOf::Device(device) => {
+            let DeviceRow { id, port, remote, since_s, seen_s, .. } = device;
+            json!({
+                "id": id, "transport": port.transport.name(), "port": port.number.get(), "address": remote.ip(),
+                "remote_port": remote.port(), "since": time(*since_s), "last_seen": time(*seen_s),
+                "bytes_received": device.received_bytes, "bytes_written": device.written_bytes,
+                "backlog_bytes": device.backlog_bytes,
+            })
+        }
+    }
+}
+
+/// A query of what a request's target says.
+///
+/// # Errors
+/// The answer that refuses it: 400, or 422 where many are to be disconnected and it is not said how many.
+pub fn query(kind: Kind, text: &str, purpose: Purpose) -> Result<Query, Answer> {
+    let query = Query::parse(kind, text).map_err(|fault| bad_parameter(&fault))?;
+    match (purpose, query.expected) {
+        (Purpose::Read, None) | (Purpose::Disconnect, Some(_)) => Ok(query),
+        (Purpose::Read, Some(_)) => Err(parameter_error(400, "bad parameter", "expected", "is for DELETE alone")),
+        (Purpose::Disconnect, None) => Err(parameter_error(422, "missing parameter", "expected", "is required")),
+    }
+}
+
+/// What a query is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To see what matches.
+    Read,
+    /// To disconnect what matches.
+    Disconnect,
+}

@@ -1,0 +1,204 @@
+//! The OpenAPI document, generated from the table of routes.
+//!
+//! **Invariants.** It names every route of the table, and no other.
+//! **Not here.** The routes (`routes`).
+
+mod schemas;
+
+use crate::edge::routes::{self, Endpoint, Methods, Route};
+use crate::policy::listing::{Kind, Order, PAGE_ROWS, PAGE_ROWS_MAX};
+use crate::protocol::exposition;
+use serde_json::{Map, Value, json};
+
+/// The greatest integer that every JSON reader has exactly.
+const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
+
+/// The document as JSON text, ending in a newline.
+pub fn document() -> String {
+    let mut paths = Map::new();
+    for (path, route) in routes::paths() {
+        let mut operations = Map::new();
+        operations.insert("get".into(), operation(&path, route, "get"));
+        if route.methods == Methods::ReadDelete {
+            operations.insert("delete".into(), operation(&path, route, "delete"));
+        }
+        if let Some(parts) = path_parameters(route) {
+            operations.insert("parameters".into(), parts);
+        }
+        paths.insert(path, Value::Object(operations));
+    }
+    let document = json!({
+        "openapi": "3.0.3",
+        "info": {
+            "title": "dispatch",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Devices reach TCP and UDP ports; drivers join them by WebSocket.",
+            "license": { "name": "MIT" }
+        },
+        "paths": paths,
+        "components": {
+            "securitySchemes": {
+                "header": { "type": "http", "scheme": "bearer" },
+                "query": { "type": "apiKey", "in": "query", "name": "bearer_token" }
+            },
+            "schemas": schemas::schemas(),
+        }
+    });
+    format!("{document:#}\n")
+}
+
+fn operation(path: &str, route: &Route, method: &str) -> Value {
+    let mut responses = responses(route, method);
+    let operation_id = operation_id(path, method);
+    let mut operation = json!({ "summary": route.summary, "operationId": operation_id });
+    if route.needs_token {
+        responses.insert("401".into(), answer("The token is wrong or missing", "Error"));
+        responses.insert("429".into(), answer("Too many failed tokens from this address", "Error"));
+        operation["security"] = json!([{ "header": [] }, { "query": [] }]);
+    }
+    match route.endpoint {
+        Endpoint::Join(_) => operation["parameters"] = join_parameters(),
+        Endpoint::List(kind) => operation["parameters"] = list_parameters(kind, method),
+        _ => {}
+    }
+    operation["responses"] = Value::Object(responses);
+    operation
+}
+
+fn responses(route: &Route, method: &str) -> Map<String, Value> {
+    let mut responses = Map::new();
+    match route.endpoint {
+        Endpoint::Join(_) => {
+            responses.insert("101".into(), json!({ "description": "Joined: binary messages follow" }));
+            for (status, description, schema) in [
+                ("400", "A parameter is bad", "ParameterError"),
+                ("403", "The port, or an entry of accept, is not allowed", "Error"),
+                ("409", "The port is in use by another program", "Error"),
+                ("422", "A parameter is missing", "ParameterError"),
+                ("426", "The request is no WebSocket upgrade", "Error"),
+                ("503", "No room, or the daemon is stopping", "Error"),
+            ] {
+                responses.insert(status.into(), answer(description, schema));
+            }
+        }
+        Endpoint::Health => drop(responses.insert("200".into(), json!({ "description": "Alive" }))),
+        Endpoint::Statistics => drop(responses.insert("200".into(), answer("The numbers", "Statistics"))),
+        Endpoint::Version => drop(responses.insert("200".into(), answer("The version", "Version"))),
+        Endpoint::Metrics => {
+            let content = json!({ exposition::CONTENT_TYPE: { "schema": { "type": "string" } } });
+            responses.insert("200".into(), json!({ "description": "The metrics", "content": content }));
+        }
+        Endpoint::Shards => drop(responses.insert("200".into(), answer("The shards", "Shards"))),
+        Endpoint::List(kind) => {
+            responses.insert("400".into(), answer("A parameter is bad or not known", "ParameterError"));
+            if method == "delete" {
+                responses.insert("200".into(), answer("They are disconnected", "Disconnected"));
+                responses.insert("409".into(), answer("Not as many match as are expected", "Mismatch"));
+                responses.insert("422".into(), answer("`expected` is missing", "ParameterError"));
+            } else {
+                responses.insert("200".into(), answer("A page", schemas::page_of(kind)));
+            }
+        }
+        Endpoint::One(kind) => {
+            let (description, schema) = match method {
+                "delete" => ("It is disconnected", "Disconnected"),
+                _ => ("It", schemas::row_of(kind)),
+            };
+            responses.insert("200".into(), answer(description, schema));
+            responses.insert("404".into(), answer("There is none", "Error"));
+        }
+    }
+    responses
+}
+
+fn join_parameters() -> Value {
+    json!([
+        {
+            "name": "port", "in": "query", "required": true, "description": "The port to join",
+            "schema": { "type": "integer", "minimum": 1, "maximum": 65535 }
+        },
+        {
+            "name": "accept", "in": "query", "required": true,
+            "description": "Addresses and CIDR blocks to accept devices from, separated by commas",
+            "schema": { "type": "string" }, "example": "10.0.0.7,192.168.0.0/24"
+        }
+    ])
+}
+
+/// The parts of a route's path, where it has any.
+fn path_parameters(route: &Route) -> Option<Value> {
+    let parts = route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let parameters: Vec<Value> = parts
+        .map(|part| {
+            let schema = match part {
+                "transport" => json!({ "type": "string", "enum": ["tcp", "udp"] }),
+                "port" => json!({ "type": "integer", "minimum": 1, "maximum": 65535 }),
+                _ => json!({ "type": "integer", "minimum": 0, "maximum": MAX_SAFE_INTEGER }),
+            };
+            json!({ "name": part, "in": "path", "required": true, "schema": schema })
+        })
+        .collect();
+    (!parameters.is_empty()).then_some(Value::Array(parameters))
+}
+
+fn list_parameters(kind: Kind, method: &str) -> Value {
+    let query = |name: &str, description: &str, schema: Value| json!({ "name": name, "in": "query", "description": description, "schema": schema });
+    let mut parameters = vec![
+        query("transport", "Rows of this transport", json!({ "type": "string", "enum": ["tcp", "udp"] })),
+        query("port", "Rows of this port", json!({ "type": "integer", "minimum": 1, "maximum": 65535 })),
+        query("backlog", "Rows for which bytes wait", json!({ "type": "boolean" })),
+    ];
+    if kind != Kind::Ports {
+        let sources = "Rows whose address is in this list of addresses and CIDR blocks";
+        let mut address = query("address", sources, json!({ "type": "string" }));
+        address["example"] = json!("10.0.0.0/8");
+        parameters.push(address);
+        let module = "Rows of drivers with this X-Module-ID";
+        parameters.push(query("module", module, json!({ "type": "string", "maxLength": 128 })));
+        let idle = "Rows not heard of for so long";
+        let seconds = json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX });
+        parameters.push(query("idle_seconds_min", idle, seconds));
+    }
+    if method == "delete" {
+        let mut expected = query(
+            "expected",
+            "How many rows match; where it is another number, none is disconnected",
+            json!({ "type": "integer", "minimum": 0, "maximum": 100_000 }),
+        );
+        expected["required"] = json!(true);
+        parameters.push(expected);
+        return Value::Array(parameters);
+    }
+    let names = Order::of(kind).iter().map(|order| order.name());
+    let orders: Vec<String> = names.flat_map(|name| [name.to_owned(), format!("-{name}")]).collect();
+    parameters.push(query("sort", "What rows are in the order of; with a minus, falling", json!({ "enum": orders })));
+    let rows = json!({ "type": "integer", "minimum": 1, "maximum": PAGE_ROWS_MAX, "default": PAGE_ROWS });
+    parameters.push(query("limit", "Rows of the page at most", rows));
+    parameters.push(query("after", "`next` of the page before, in the same order", json!({ "type": "string" })));
+    Value::Array(parameters)
+}
+
+fn operation_id(path: &str, method: &str) -> String {
+    let words = if method == "get" { path.to_owned() } else { format!("{path}/{method}") };
+    words.split(['/', '_', '{', '}']).filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-")
+}
+
+fn answer(description: &str, schema: &str) -> Value {
+    let schema = json!({ "$ref": format!("#/components/schemas/{schema}") });
+    json!({ "description": description, "content": { "application/json": { "schema": schema } } })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_names_every_route_under_both_base_paths() {
+        let document: Value = serde_json::from_str(&document()).unwrap();
+        let paths = document["paths"].as_object().unwrap();
+        assert_eq!(paths.len(), routes::paths().count());
+        assert!(paths["/metrics"]["get"]["security"].is_array());
+        assert!(paths["/api/dispatch/v1/tcp_dispatch"]["get"]["responses"]["409"].is_object());
+    }
+}

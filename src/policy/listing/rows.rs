@@ -1,0 +1,242 @@
+//! The rows of lists.
+//!
+//! **Invariants.** An identity is unique among the rows of its kind, and does not change.
+//! **Not here.** Which rows there are (`shard::survey`).
+
+use super::Order;
+use crate::policy::port_id::{PortId, Transport};
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+/// An open port.
+#[derive(Debug, Clone)]
+pub struct PortRow {
+    /// The port.
+    pub port: PortId,
+    /// Its home.
+    pub shard: usize,
+    /// When it was opened, in seconds since the start of the process; here and below.
+    pub since_s: u32,
+    /// Joined drivers.
+    pub drivers: usize,
+    /// Connected devices.
+    pub devices: usize,
+    /// Bytes that its devices have sent.
+    pub received_bytes: u64,
+    /// Bytes that were written to its devices.
+    pub written_bytes: u64,
+    /// Bytes that wait at the port for drivers.
+    pub backlog_bytes: usize,
+}
+
+/// A driver's session.
+#[derive(Debug, Clone)]
+pub struct DriverRow {
+    /// Its session's id.
+    pub id: u64,
+    /// The port that it has joined.
+    pub port: PortId,
+    /// The other end of its socket.
+    pub remote: SocketAddr,
+    /// Its `X-Module-ID`.
+    pub module: Option<Arc<str>>,
+    /// Its accept list; cut where it is long.
+    pub accepted: Arc<str>,
+    /// When it joined.
+    pub since_s: u32,
+    /// When it last sent anything.
+    pub seen_s: u32,
+    /// Bytes that it has sent.
+    pub received_bytes: u64,
+    /// Bytes that were sent to it.
+    pub written_bytes: u64,
+    /// Bytes that have left its port and that its socket has not taken.
+    pub backlog_bytes: usize,
+    /// Write credit that it has in use.
+    pub credit_bytes: usize,
+}
+
+/// A connected device.
+#[derive(Debug, Clone)]
+pub struct DeviceRow {
+    /// Its id on its port.
+    pub id: u64,
+    /// Its port.
+    pub port: PortId,
+    /// The other end of its socket.
+    pub remote: SocketAddr,
+    /// When it connected.
+    pub since_s: u32,
+    /// When it last sent anything.
+    pub seen_s: u32,
+    /// Bytes that it has sent.
+    pub received_bytes: u64,
+    /// Bytes that the kernel has taken for it.
+    pub written_bytes: u64,
+    /// Bytes of drivers that wait for it.
+    pub backlog_bytes: usize,
+}
+
+/// What filters and orders want to know of a row.
+pub trait Row {
+    /// Its port.
+    fn port(&self) -> PortId;
+    /// What it is told from others by; an id stands in the lower 64 bits.
+    fn identity(&self) -> u128;
+    /// Its remote's address.
+    fn ip(&self) -> Option<IpAddr>;
+    /// When it was last heard of.
+    fn seen_s(&self) -> u32;
+    /// Bytes that wait for it.
+    fn backlog_bytes(&self) -> usize;
+    /// Its value in an order of its kind.
+    fn value(&self, order: Order) -> u128;
+}
+
+/// A row of any kind.
+#[derive(Debug, Clone)]
+pub enum RowOf {
+    /// A port.
+    Port(PortRow),
+    /// A driver.
+    Driver(DriverRow),
+    /// A device.
+    Device(DeviceRow),
+}
+
+impl RowOf {
+    /// As filters and orders see it.
+    pub fn as_row(&self) -> &dyn Row {
+        match self {
+            RowOf::Port(row) => row,
+            RowOf::Driver(row) => row,
+            RowOf::Device(row) => row,
+        }
+    }
+}
+
+impl DeviceRow {
+    /// The port and the id that an identity stands for; `None` where it is none.
+    pub fn of_identity(identity: u128) -> Option<(PortId, u64)> {
+        let port = u32::try_from(identity >> 64).ok()?;
+        let transport = if port >> 16 == 0 { Transport::Tcp } else { Transport::Udp };
+        let number = NonZeroU16::new(port as u16)?;
+        Some((PortId { transport, number }, identity as u64))
+    }
+}
+
+fn port_value(port: PortId) -> u128 {
+    u128::from(port.transport == Transport::Udp) << 16 | u128::from(port.number.get())
+}
+
+fn address_value(remote: SocketAddr) -> u128 {
+    match remote.ip() {
+        // Below every IPv6 address that a remote can have.
+        IpAddr::V4(ip) => ip.to_bits().into(),
+        IpAddr::V6(ip) => ip.to_bits(),
+    }
+}
+
+impl Row for PortRow {
+    fn port(&self) -> PortId {
+        self.port
+    }
+
+    fn identity(&self) -> u128 {
+        port_value(self.port)
+    }
+
+    fn ip(&self) -> Option<IpAddr> {
+        None
+    }
+
+    fn seen_s(&self) -> u32 {
+        self.since_s
+    }
+
+    fn backlog_bytes(&self) -> usize {
+        self.backlog_bytes
+    }
+
+    fn value(&self, order: Order) -> u128 {
+        match order {
+            Order::Since => self.since_s.into(),
+            Order::BytesReceived => self.received_bytes.into(),
+            Order::BytesWritten => self.written_bytes.into(),
+            Order::Backlog => self.backlog_bytes as u128,
+            Order::Drivers => self.drivers as u128,
+            Order::Devices => self.devices as u128,
+            Order::Identity | Order::Address | Order::LastSeen | Order::Credit => 0,
+        }
+    }
+}
+
+impl Row for DriverRow {
+    fn port(&self) -> PortId {
+        self.port
+    }
+
+    fn identity(&self) -> u128 {
+        self.id.into()
+    }
+
+    fn ip(&self) -> Option<IpAddr> {
+        Some(self.remote.ip())
+    }
+
+    fn seen_s(&self) -> u32 {
+        self.seen_s
+    }
+
+    fn backlog_bytes(&self) -> usize {
+        self.backlog_bytes
+    }
+
+    fn value(&self, order: Order) -> u128 {
+        match order {
+            Order::Address => address_value(self.remote),
+            Order::Since => self.since_s.into(),
+            Order::LastSeen => self.seen_s.into(),
+            Order::BytesReceived => self.received_bytes.into(),
+            Order::BytesWritten => self.written_bytes.into(),
+            Order::Backlog => self.backlog_bytes as u128,
+            Order::Credit => self.credit_bytes as u128,
+            Order::Identity | Order::Drivers | Order::Devices => 0,
+        }
+    }
+}
+
+impl Row for DeviceRow {
+    fn port(&self) -> PortId {
+        self.port
+    }
+
+    fn identity(&self) -> u128 {
+        port_value(self.port) << 64 | u128::from(self.id)
+    }
+
+    fn ip(&self) -> Option<IpAddr> {
+        Some(self.remote.ip())
+    }
+
+    fn seen_s(&self) -> u32 {
+        self.seen_s
+    }
+
+    fn backlog_bytes(&self) -> usize {
+        self.backlog_bytes
+    }
+
+    fn value(&self, order: Order) -> u128 {
+        match order {
+            Order::Address => address_value(self.remote),
+            Order::Since => self.since_s.into(),
+            Order::LastSeen => self.seen_s.into(),
+            Order::BytesReceived => self.received_bytes.into(),
+            Order::BytesWritten => self.written_bytes.into(),
+            Order::Backlog => self.backlog_bytes as u128,
+            Order::Identity | Order::Credit | Order::Drivers | Order::Devices => 0,
+        }
+    }
+}
