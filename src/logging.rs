@@ -9,15 +9,24 @@ use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
 
 use thiserror::Error;
-use tracing::Subscriber;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::format::{Compact, DefaultFields, Format, Json, JsonFields};
+use tracing_subscriber::fmt::{MakeWriter, SubscriberBuilder};
+use tracing_subscriber::{EnvFilter, reload};
 
 /// Lines that may wait for standard output. A line is some 200 bytes, so this is less than 2 MiB.
 pub const LINES_MAX: usize = 8_192;
 
 static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+static RELOAD: OnceLock<Reload> = OnceLock::new();
+
+/// What changes the filter of the log that has started.
+struct Reload {
+    start: String,
+    set: Box<dyn Fn(EnvFilter) -> bool + Send + Sync>,
+    get: Box<dyn Fn() -> Option<String> + Send + Sync>,
+}
 
 /// How a line looks, and with it the level where no filter is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,22 +61,27 @@ impl Logging {
     /// # Errors
     /// [`LogError`]; nothing is logged then.
     pub fn start(format: LogFormat, filter: Option<&str>) -> Result<Logging, LogError> {
-        let filter = match filter {
-            Some(text) => parse_filter(text).map_err(LogError::Filter)?,
-            None => EnvFilter::new(level(format)),
-        };
+        let start = filter.unwrap_or(level(format)).to_owned();
+        let filter = parse_filter(&start).map_err(LogError::Filter)?;
         let (lines, writer) = bounded(io::stdout(), LINES_MAX);
         let dropped = lines.error_counter();
         // Not `init`: that would take the records of the `log` crate, too.
-        let started = match format {
+        let (started, reload) = match format {
             LogFormat::Readable => {
-                tracing::subscriber::set_global_default(readable(lines, filter, io::stdout().is_terminal()))
+                let lines = readable(lines, io::stdout().is_terminal()).with_env_filter(filter).with_filter_reloading();
+                let reload = Reload::new(start, lines.reload_handle());
+                (tracing::subscriber::set_global_default(lines.finish()), reload)
             }
-            LogFormat::Json => tracing::subscriber::set_global_default(json(lines, filter)),
+            LogFormat::Json => {
+                let lines = json(lines).with_env_filter(filter).with_filter_reloading();
+                let reload = Reload::new(start, lines.reload_handle());
+                (tracing::subscriber::set_global_default(lines.finish()), reload)
+            }
         };
         started.map_err(|_| LogError::Started)?;
-        // The subscriber is set once, so this is, too.
+        // The subscriber is set once, so these are, too.
         let _ = DROPPED.set(dropped);
+        let _ = RELOAD.set(reload);
         Ok(Logging { _writer: writer })
     }
 }
@@ -75,6 +89,34 @@ impl Logging {
 /// Lines that were dropped as standard output was too slow; 0 where nothing logs.
 pub fn dropped_lines() -> usize {
     DROPPED.get().map_or(0, ErrorCounter::dropped_lines)
+}
+
+/// The filter of the log, as it stands; empty where nothing logs.
+pub fn filter() -> String {
+    RELOAD.get().and_then(|reload| (reload.get)()).unwrap_or_default()
+}
+
+/// Sets the filter of the log for as long as the process lives; an empty text is the filter of the start. Takes the
+/// subscriber's own lock for a moment, as a line does.
+///
+/// # Errors
+/// Half a sentence for the operator, where the text is no filter.
+pub fn set_filter(text: &str) -> Result<(), String> {
+    let Some(reload) = RELOAD.get() else { return Err("nothing logs".to_owned()) };
+    let text = if text.trim().is_empty() { &reload.start } else { text };
+    let filter = parse_filter(text)?;
+    if (reload.set)(filter) { Ok(()) } else { Err("nothing logs any more".to_owned()) }
+}
+
+impl Reload {
+    fn new<S: 'static>(start: String, handle: reload::Handle<EnvFilter, S>) -> Self {
+        let reader = handle.clone();
+        Reload {
+            start,
+            set: Box::new(move |filter| handle.reload(filter).is_ok()),
+            get: Box::new(move || reader.with_current(ToString::to_string).ok()),
+        }
+    }
 }
 
 /// Whether a text is a log filter, and if not, why.
@@ -121,18 +163,21 @@ fn bounded(output: impl io::Write + Send + 'static, lines_max: usize) -> (NonBlo
     NonBlockingBuilder::default().lossy(true).buffered_lines_limit(lines_max).thread_name("log").finish(output)
 }
 
-fn readable<W>(output: W, filter: EnvFilter, colours: bool) -> impl Subscriber + Send + Sync
+type ReadableLines<W> = SubscriberBuilder<DefaultFields, Format<Compact>, LevelFilter, W>;
+type JsonLines<W> = SubscriberBuilder<JsonFields, Format<Json>, LevelFilter, W>;
+
+fn readable<W>(output: W, colours: bool) -> ReadableLines<W>
 where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(output).with_ansi(colours).compact().finish()
+    tracing_subscriber::fmt().with_writer(output).with_ansi(colours).compact()
 }
 
-fn json<W>(output: W, filter: EnvFilter) -> impl Subscriber + Send + Sync
+fn json<W>(output: W) -> JsonLines<W>
 where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(output).json().flatten_event(true).finish()
+    tracing_subscriber::fmt().with_writer(output).json().flatten_event(true)
 }
 
 #[cfg(test)]
@@ -173,8 +218,10 @@ mod tests {
             tracing::debug!("device \u{1b}[31mopened");
         };
         match format {
-            LogFormat::Readable => tracing::subscriber::with_default(readable(make, filter, false), events),
-            LogFormat::Json => tracing::subscriber::with_default(json(make, filter), events),
+            LogFormat::Readable => {
+                tracing::subscriber::with_default(readable(make, false).with_env_filter(filter).finish(), events)
+            }
+            LogFormat::Json => tracing::subscriber::with_default(json(make).with_env_filter(filter).finish(), events),
         }
         lines.text()
     }

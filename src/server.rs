@@ -129,7 +129,8 @@ pub fn run(mut config: Config) -> Result<ProcessEnd, StartError> {
 fn start_shards(config: &Config, events: mpsc::Sender<Event>) -> Result<Peers, StartError> {
     let listeners = open_api(config)?;
     let (peers, mailboxes) = Peers::new(config.shards);
-    let log = LogControl { dropped_lines: logging::dropped_lines };
+    let log =
+        LogControl { dropped_lines: logging::dropped_lines, filter: logging::filter, set_filter: logging::set_filter };
     let shared = Shared::new(config.limits, config.access.clone(), config.observation, log, peers.clone());
     let DaemonSecrets { secret, next, .. } = &config.secrets;
     let token = Token::new(secret.expose().to_owned(), next.as_ref().map(|next| next.expose().to_owned()));

@@ -8,8 +8,9 @@
 use crate::edge::handshakes::Handshake;
 use crate::policy::attempts::{Attempts, Verdict};
 use crate::policy::counts::Count;
+use crate::policy::refusals;
 use crate::policy::token::Token;
-use crate::shard::log_gate::LogGate;
+use crate::shard::log_gate::AddressLogGate;
 use crate::shard::resources::Resources;
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -22,7 +23,7 @@ pub struct Door {
     token: Token,
     attempts: RefCell<Attempts>,
     started_at: Instant,
-    refused_log: LogGate,
+    refused_log: AddressLogGate,
 }
 
 /// A request that needs a token, and where it comes from.
@@ -44,6 +45,16 @@ pub enum Refused {
     TooManyFailed,
 }
 
+impl Refused {
+    /// A name for lists and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Refused::WrongToken => "invalid",
+            Refused::TooManyFailed => "too_many_failed",
+        }
+    }
+}
+
 impl Door {
     /// A door that opens to this token, with no address in bad repute.
     pub fn new(resources: Rc<Resources>, token: Token) -> Self {
@@ -52,7 +63,7 @@ impl Door {
             token,
             attempts: RefCell::default(),
             started_at: Instant::now(),
-            refused_log: LogGate::default(),
+            refused_log: AddressLogGate::default(),
         }
     }
 
@@ -69,18 +80,25 @@ impl Door {
         }
         if verdict == Verdict::Refuse {
             self.resources.counts.one(Count::TokensUnchecked);
-            return Err(Refused::TooManyFailed);
+            return Err(self.refuse(caller, Refused::TooManyFailed));
         }
         if self.token.matches(caller.presented) {
             return Ok(());
         }
         self.attempts.borrow_mut().failed(caller.remote_ip, self.started_at.elapsed());
         self.resources.counts.one(Count::TokensRefused);
-        if let Some(left_out) = self.refused_log.pass() {
-            let Caller { remote_ip, request_id, .. } = caller;
-            tracing::warn!(%remote_ip, request_id, left_out, "token refused");
+        Err(self.refuse(caller, Refused::WrongToken))
+    }
+
+    fn refuse(&self, caller: Caller<'_>, refused: Refused) -> Refused {
+        let Caller { remote_ip, request_id, .. } = caller;
+        let reason = refused.name();
+        self.resources.refused(refusals::Refused::Token, remote_ip, None, reason);
+        if let Some(left_out) = self.refused_log.pass(remote_ip) {
+            let server_port = self.resources.shared.access.api_port;
+            tracing::warn!(%remote_ip, server_port, reason, request_id, left_out, "token refused");
         }
-        Err(Refused::WrongToken)
+        refused
     }
 
     fn ask(&self, remote_ip: IpAddr) -> Verdict {

@@ -8,6 +8,7 @@ use crate::edge::session::{Joined, Place, Session, session_bytes_max};
 use crate::policy::ending::JoinRefusal;
 use crate::policy::listing::port_number;
 use crate::policy::port_id::{PortId, Transport};
+use crate::policy::refusals::Refused;
 use crate::policy::roster::SessionId;
 use crate::policy::sources::Sources;
 use crate::protocol::http::{self, Answer, RequestHead};
@@ -88,7 +89,9 @@ impl Joins {
         .await;
         let (place, memory, id, inbox) = joined.inspect_err(|refusal| {
             self.resources.counts.join_refused(*refusal);
-            span.in_scope(|| tracing::warn!(status = refusal.status(), reason = %refusal.reason(), "join refused"));
+            self.resources.refused(Refused::Join, remote.ip(), Some(port), refusal.name());
+            let (status, reason) = (refusal.status(), refusal.reason());
+            span.in_scope(|| tracing::warn!(status, %reason, "join refused"));
         })?;
         let joined = Joined { id, port, remote, module, accepted, span, place, memory };
         Ok(Ready { joined, inbox, websocket_key })

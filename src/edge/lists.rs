@@ -1,11 +1,11 @@
-//! Lists of ports, drivers and devices as JSON, and disconnecting those that a filter finds.
+//! Lists of ports, drivers, devices and refusals as JSON, and disconnecting those that a filter finds.
 //!
 //! **Invariants.** A page is made in slices, on every shard, and few pages are made at a time. Nothing is disconnected
 //! unless exactly as many match as the request expects.
 //! **Not here.** Filters and orders (`policy::listing`), looking through a shard (`shard::survey`).
 
 use crate::edge::answers::{error, parameter_error};
-use crate::policy::listing::{DeviceRow, DriverRow, Fault, Kind, Page, PortRow, Query, RowOf};
+use crate::policy::listing::{DeviceRow, DriverRow, Fault, Kind, Page, PortRow, Query, RefusalRow, RowOf};
 use crate::protocol::http::Answer;
 use crate::shard::mailbox::Request;
 use crate::shard::resources::Resources;
@@ -138,6 +138,11 @@ fn row_json(row: &RowOf, resources: &Resources) -> Value {
                 "bytes_written": written_bytes, "backlog_bytes": backlog_bytes,
             })
         }
+        RowOf::Refusal(RefusalRow { refusal, .. }) => json!({
+            "time": time(row.as_row().seen_s()), "what": refusal.what.name(), "address": refusal.ip,
+            "transport": refusal.port.map(|port| port.transport.name()),
+            "port": refusal.port.map(|port| port.number.get()), "reason": refusal.reason, "times": refusal.times,
+        }),
         RowOf::Driver(driver) => {
             let DriverRow { id, port, remote, module, accepted, since_s, seen_s, .. } = driver;
             json!({

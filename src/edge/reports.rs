@@ -3,7 +3,7 @@
 //! **Invariants.** A long answer is written in slices, between which the shard's loop goes on.
 //! **Not here.** Lists (`lists`), collecting the numbers (`shard`), and what the metrics are (`policy::metrics`).
 
-use crate::edge::answers::error;
+use crate::edge::answers::{error, parameter_error};
 use crate::edge::lists::{self, Purpose};
 use crate::edge::routes::{Endpoint, Found};
 use crate::policy::counts::{ShardCount, Statistics};
@@ -21,6 +21,8 @@ const COMMIT: &str = match option_env!("DISPATCH_COMMIT") {
     Some(commit) => commit,
     None => "DEV",
 };
+/// The longest filter of the log.
+const LOG_FILTER_BYTES_MAX: usize = 1_024;
 /// Ports whose series are written in one go.
 const PORTS_BATCH: usize = 256;
 
@@ -41,6 +43,10 @@ pub enum Report {
     DisconnectAll(Query),
     /// Disconnecting one.
     DisconnectOne(Query),
+    /// The filter of the log.
+    LogLevel,
+    /// Setting it.
+    SetLogLevel(String),
 }
 
 impl Report {
@@ -52,6 +58,8 @@ impl Report {
         let disconnects = head.method == "DELETE";
         Ok(match found.route.endpoint {
             Endpoint::Metrics => Report::Metrics,
+            Endpoint::LogLevel if head.method == "PUT" => Report::SetLogLevel(log_filter(head)?),
+            Endpoint::LogLevel => Report::LogLevel,
             Endpoint::Shards => Report::Shards,
             Endpoint::List(kind) if disconnects => {
                 Report::DisconnectAll(lists::query(kind, head.query, Purpose::Disconnect)?)
@@ -73,6 +81,8 @@ impl Report {
             Report::One(query) => lists::one(resources, query).await,
             Report::DisconnectAll(query) => lists::disconnect_all(resources, query, request_id).await,
             Report::DisconnectOne(query) => lists::disconnect_one(resources, query, request_id).await,
+            Report::LogLevel => log_level(resources),
+            Report::SetLogLevel(filter) => set_log_level(resources, &filter, request_id),
             Report::Statistics => {
                 let shards = count().await;
                 let statistics = Statistics::of(shards.into_iter().flat_map(|shard| shard.ports));
@@ -85,6 +95,30 @@ impl Report {
             }
         }
     }
+}
+
+/// The filter that a request asks for.
+fn log_filter(head: &RequestHead<'_>) -> Result<String, Answer> {
+    let filter = head.parameter("filter");
+    let filter = filter.ok_or_else(|| parameter_error(422, "missing parameter", "filter", "is required"))?;
+    if filter.len() > LOG_FILTER_BYTES_MAX {
+        let restriction = format!("must be of {LOG_FILTER_BYTES_MAX} bytes at most");
+        return Err(parameter_error(400, "bad parameter", "filter", &restriction));
+    }
+    Ok(filter.into_owned())
+}
+
+fn log_level(resources: &Resources) -> Answer {
+    Answer::json(200, json!({ "filter": (resources.shared.log.filter)() }).to_string())
+}
+
+fn set_log_level(resources: &Resources, filter: &str, request_id: &str) -> Answer {
+    if let Err(reason) = (resources.shared.log.set_filter)(filter) {
+        return parameter_error(400, "bad parameter", "filter", &reason);
+    }
+    let filter = (resources.shared.log.filter)();
+    tracing::warn!(filter, request_id, "what is logged was changed");
+    log_level(resources)
 }
 
 /// What a path names: a port, a session, or a device of a port.

@@ -31,6 +31,8 @@ pub enum Endpoint {
     List(Kind),
     /// One port, driver or device, and disconnecting it.
     One(Kind),
+    /// What is logged.
+    LogLevel,
     /// A driver's join.
     Join(Transport),
 }
@@ -42,6 +44,8 @@ pub enum Methods {
     Read,
     /// It is read, and disconnected.
     ReadDelete,
+    /// It is read, and set.
+    ReadPut,
 }
 
 impl Methods {
@@ -50,6 +54,7 @@ impl Methods {
         match self {
             Methods::Read => "GET, HEAD",
             Methods::ReadDelete => "GET, HEAD, DELETE",
+            Methods::ReadPut => "GET, HEAD, PUT",
         }
     }
 
@@ -96,7 +101,7 @@ const fn read_delete(endpoint: Endpoint, path: &'static str, summary: &'static s
 }
 
 /// Every route.
-pub const ROUTES: [Route; 13] = [
+pub const ROUTES: [Route; 15] = [
     read(Endpoint::Statistics, "/", "Joined drivers and connected devices of every open port"),
     open(Endpoint::Health, "/healthz", "Whether the daemon is alive"),
     open(Endpoint::Version, "/version", "What version runs"),
@@ -116,6 +121,11 @@ pub const ROUTES: [Route; 13] = [
         "/devices/{transport}/{port}/{id}",
         "One TCP device; DELETE disconnects it",
     ),
+    read(Endpoint::List(Kind::Refusals), "/refused", "The last that were refused: devices, datagrams, joins, tokens"),
+    Route {
+        methods: Methods::ReadPut,
+        ..read(Endpoint::LogLevel, "/log-level", "What is logged; PUT changes it until the daemon stops")
+    },
     read(Endpoint::Join(Transport::Tcp), "/tcp_dispatch", "Join a TCP port as a driver (WebSocket)"),
     read(Endpoint::Join(Transport::Udp), "/udp_dispatch", "Join a UDP port as a driver (WebSocket)"),
 ];
@@ -157,6 +167,7 @@ pub fn text() -> String {
             (Endpoint::Join(_), _) => "WS",
             (_, Methods::Read) => "GET",
             (_, Methods::ReadDelete) => "GET, DELETE",
+            (_, Methods::ReadPut) => "GET, PUT",
         };
         let token = if route.needs_token { "token" } else { "open" };
         text.push_str(&format!("{method:<12}{path:<50}{token:<6} {}\n", route.summary));

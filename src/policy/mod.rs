@@ -10,6 +10,7 @@ pub mod limits;
 pub mod listing;
 pub mod metrics;
 pub mod port_id;
+pub mod refusals;
 pub mod roster;
 pub mod sources;
 pub mod token;

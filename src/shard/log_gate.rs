@@ -1,9 +1,11 @@
 //! A gate for log lines that a remote can cause at will: one line a while, which says how many were left out.
 //!
-//! **Invariants.** However often it is asked, it lets one through in ten seconds.
+//! **Invariants.** However often it is asked, it lets one through in ten seconds; where it tells addresses apart, one for each,
+//! and no more than [`ADDRESSES_MAX`] in all.
 //! **Not here.** Counting what happened, which is exact (`policy::counts`).
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// How long the gate stays shut after a line.
@@ -29,9 +31,43 @@ impl LogGate {
     }
 }
 
+/// Lines about different addresses in ten seconds at most.
+const ADDRESSES_MAX: usize = 64;
+
+/// One kind of line that is about an address, for tools that watch the log for addresses to shut out.
+#[derive(Debug, Default)]
+pub struct AddressLogGate {
+    shut_until: RefCell<Vec<(IpAddr, Instant)>>,
+    left_out: Cell<u64>,
+}
+
+impl AddressLogGate {
+    /// Whether a line about this address may be written, and how many were left out since the last, about any.
+    pub fn pass(&self, ip: IpAddr) -> Option<u64> {
+        let now = Instant::now();
+        let mut shut = self.shut_until.borrow_mut();
+        shut.retain(|(_, until)| now < *until);
+        if shut.len() >= ADDRESSES_MAX || shut.iter().any(|(known, _)| *known == ip) {
+            self.left_out.set(self.left_out.get() + 1);
+            return None;
+        }
+        shut.push((ip, now + QUIET));
+        Some(self.left_out.take())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_address_has_a_line_and_all_together_have_a_bound() {
+        let gate = AddressLogGate::default();
+        let ip = |number: u32| IpAddr::from(number.to_be_bytes());
+        assert_eq!((gate.pass(ip(0)), gate.pass(ip(0)), gate.pass(ip(1))), (Some(0), None, Some(1)));
+        let passed = (2..1_000).filter(|number| gate.pass(ip(*number)).is_some()).count();
+        assert_eq!(passed, ADDRESSES_MAX - 2);
+    }
 
     #[test]
     fn of_a_flood_one_line_passes_and_the_rest_are_counted() {

@@ -8,6 +8,7 @@ use crate::policy::budget::Reservation;
 use crate::policy::counts::{Count, PortCount};
 use crate::policy::ending::{DeviceEnd, DeviceRefusal, JoinRefusal};
 use crate::policy::port_id::{PortId, Transport};
+use crate::policy::refusals::Refused;
 use crate::policy::roster::{Audience, Roster, SessionId};
 use crate::policy::sources::{Family, Sources};
 use crate::protocol::message::{DeviceAddr, DeviceName, ToDriver};
@@ -298,6 +299,7 @@ impl Port {
     }
 
     fn refuse(&self, remote_ip: IpAddr, refusal: DeviceRefusal) {
+        self.resources().refused(Refused::Device, remote_ip, Some(self.id()), refusal.name());
         let PortId { transport, number } = self.id();
         tracing::debug!(
             server_protocol = transport.name(), server_port = number.get(), %remote_ip, reason = refusal.name(),

@@ -9,6 +9,8 @@ use crate::policy::counts::Counts;
 use crate::policy::histogram::Histogram;
 use crate::policy::limits::Limits;
 use crate::policy::metrics::{Observation, ProcessCount};
+use crate::policy::port_id::PortId;
+use crate::policy::refusals::{Refusal, Refusals, Refused};
 use crate::policy::roster::SessionId;
 use crate::shard::device::Device;
 use crate::shard::log_gate::LogGate;
@@ -19,6 +21,7 @@ use crate::shard::ring::{DatagramBatch, Pool};
 use crate::shard::settling::Settling;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -57,6 +60,10 @@ pub struct Shared {
 pub struct LogControl {
     /// Lines that found no room.
     pub dropped_lines: fn() -> usize,
+    /// The filter as it stands.
+    pub filter: fn() -> String,
+    /// Sets the filter; an empty text is that of the start. An error is half a sentence for the operator.
+    pub set_filter: fn(&str) -> Result<(), String>,
 }
 
 /// The moment that a process counts its seconds from.
@@ -109,6 +116,8 @@ pub struct Resources {
     pub handshakes: Cell<usize>,
     /// Places that sessions of this shard have taken, those that are about to join included.
     pub sessions: Cell<usize>,
+    /// The last refusals.
+    pub refusals: RefCell<Refusals>,
     /// Lists that connections of this shard may make at a time; more wait.
     pub surveys: Semaphore,
     /// Sessions whose sockets this shard serves.
@@ -142,6 +151,7 @@ impl Resources {
             requests: RefCell::default(),
             handshakes: Cell::new(0),
             sessions: Cell::new(0),
+            refusals: RefCell::default(),
             surveys: Semaphore::new(SURVEYS_MAX),
             presences: RefCell::default(),
             settling: Settling::default(),
@@ -151,6 +161,12 @@ impl Resources {
             datagram_log: LogGate::default(),
             datagrams: RefCell::new(None),
         }
+    }
+
+    /// Holds a refusal, for the operator to see; counting and logging it is the caller's.
+    pub fn refused(&self, what: Refused, ip: IpAddr, port: Option<PortId>, reason: &'static str) {
+        let at = self.shared.started.at.elapsed();
+        self.refusals.borrow_mut().hold(Refusal { at, what, ip, port, reason, times: 1 });
     }
 
     /// Counts how long an answer took, by its route.

@@ -6,7 +6,7 @@
 
 use super::Shard;
 use crate::policy::ending::DeviceEnd;
-use crate::policy::listing::{DeviceRow, Kind, Page, PortRow, Query, RowOf};
+use crate::policy::listing::{DeviceRow, Kind, Page, PortRow, Query, RefusalRow, RowOf};
 use crate::policy::port_id::PortId;
 use crate::policy::roster::SessionId;
 use crate::shard::port::Port;
@@ -63,7 +63,7 @@ impl Shard {
                 count += usize::from(match kind {
                     Kind::Drivers => self.disconnect_driver(*identity),
                     Kind::Devices => self.disconnect_device(*identity).is_some(),
-                    Kind::Ports => false,
+                    Kind::Ports | Kind::Refusals => false,
                 });
             }
             ring::turn().await;
@@ -88,6 +88,7 @@ impl Shard {
         match query.kind() {
             Kind::Ports => self.visit_ports(query, each).await,
             Kind::Drivers => self.visit_drivers(query, each).await,
+            Kind::Refusals => self.visit_refusals(query, each),
             Kind::Devices => {
                 let mut slice = Slice::default();
                 for port in self.ports_of(query) {
@@ -105,6 +106,15 @@ impl Shard {
             let row = row.map(RowOf::Port).filter(|row| query.takes(row.as_row(), now_s, |_| true));
             row.into_iter().for_each(&mut each);
             slice.spend(1).await;
+        }
+    }
+
+    fn visit_refusals(&self, query: &Query, mut each: impl FnMut(RowOf)) {
+        for refusal in self.resources.refusals.borrow().held() {
+            let row = RowOf::Refusal(RefusalRow { shard: self.resources.shard, refusal: *refusal });
+            if query.takes(row.as_row(), 0, |_| true) {
+                each(row);
+            }
         }
     }
 

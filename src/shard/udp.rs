@@ -7,6 +7,9 @@
 
 use crate::policy::access::Egress;
 use crate::policy::counts::Count;
+use crate::policy::ending::DeviceRefusal;
+use crate::policy::port_id::PortId;
+use crate::policy::refusals::Refused;
 use crate::policy::roster::SessionId;
 use crate::policy::sources::Family;
 use crate::protocol::frame::DATAGRAM_BYTES_MAX;
@@ -15,7 +18,7 @@ use crate::shard::outbox::Appended;
 use crate::shard::port::Port;
 use crate::shard::ring::{DatagramBatch, Datagrams, Readiness};
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -59,7 +62,7 @@ fn deliver(port: &Port, sender: SocketAddr, data: &[u8]) {
     let mut accepting = roster.accepting(source).peekable();
     if accepting.peek().is_none() {
         counts.one(Count::DatagramsIgnoredSource);
-        return;
+        return refuse(port, source);
     }
     counts.one(Count::DatagramsReceived);
     port.ledger().received(data.len() as u64);
@@ -71,6 +74,16 @@ fn deliver(port: &Port, sender: SocketAddr, data: &[u8]) {
             Appended::Closed => {}
         }
     }
+}
+
+fn refuse(port: &Port, remote_ip: IpAddr) {
+    let reason = DeviceRefusal::Source.name();
+    let PortId { transport, number } = port.id();
+    port.resources().refused(Refused::Datagram, remote_ip, Some(port.id()), reason);
+    tracing::trace!(
+        server_protocol = transport.name(), server_port = number.get(), %remote_ip, reason,
+        "datagram refused"
+    );
 }
 
 /// Sends one datagram of a driver; false where it is dropped: no address, no port, no socket of that family, too large,

@@ -19,6 +19,7 @@ mod join_sources;
 mod limits;
 mod lists;
 mod metrics;
+mod refused;
 mod stories;
 mod tcp_endings;
 mod tcp_events;

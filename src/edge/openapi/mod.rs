@@ -22,6 +22,9 @@ pub fn document() -> String {
         if route.methods == Methods::ReadDelete {
             operations.insert("delete".into(), operation(&path, route, "delete"));
         }
+        if route.methods == Methods::ReadPut {
+            operations.insert("put".into(), operation(&path, route, "put"));
+        }
         if let Some(parts) = path_parameters(route) {
             operations.insert("parameters".into(), parts);
         }
@@ -59,6 +62,13 @@ fn operation(path: &str, route: &Route, method: &str) -> Value {
     match route.endpoint {
         Endpoint::Join(_) => operation["parameters"] = join_parameters(),
         Endpoint::List(kind) => operation["parameters"] = list_parameters(kind, method),
+        Endpoint::LogLevel if method == "put" => {
+            let description = "A level, or targets with levels; empty for what the daemon started with";
+            operation["parameters"] = json!([{
+                "name": "filter", "in": "query", "required": true, "description": description,
+                "allowEmptyValue": true, "schema": { "type": "string", "maxLength": 1024 }, "example": "debug"
+            }]);
+        }
         _ => {}
     }
     operation["responses"] = Value::Object(responses);
@@ -97,6 +107,13 @@ fn responses(route: &Route, method: &str) -> Map<String, Value> {
                 responses.insert("422".into(), answer("`expected` is missing", "ParameterError"));
             } else {
                 responses.insert("200".into(), answer("A page", schemas::page_of(kind)));
+            }
+        }
+        Endpoint::LogLevel => {
+            responses.insert("200".into(), answer("What is logged", "LogLevel"));
+            if method == "put" {
+                responses.insert("400".into(), answer("It is no filter", "ParameterError"));
+                responses.insert("422".into(), answer("`filter` is missing", "ParameterError"));
             }
         }
         Endpoint::One(kind) => {
@@ -146,13 +163,17 @@ fn list_parameters(kind: Kind, method: &str) -> Value {
     let mut parameters = vec![
         query("transport", "Rows of this transport", json!({ "type": "string", "enum": ["tcp", "udp"] })),
         query("port", "Rows of this port", json!({ "type": "integer", "minimum": 1, "maximum": 65535 })),
-        query("backlog", "Rows for which bytes wait", json!({ "type": "boolean" })),
     ];
+    if kind != Kind::Refusals {
+        parameters.push(query("backlog", "Rows for which bytes wait", json!({ "type": "boolean" })));
+    }
     if kind != Kind::Ports {
         let sources = "Rows whose address is in this list of addresses and CIDR blocks";
         let mut address = query("address", sources, json!({ "type": "string" }));
         address["example"] = json!("10.0.0.0/8");
         parameters.push(address);
+    }
+    if matches!(kind, Kind::Drivers | Kind::Devices) {
         let module = "Rows of drivers with this X-Module-ID";
         parameters.push(query("module", module, json!({ "type": "string", "maxLength": 128 })));
         let idle = "Rows not heard of for so long";

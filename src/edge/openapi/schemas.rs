@@ -16,6 +16,7 @@ pub fn row_of(kind: Kind) -> &'static str {
         Kind::Ports => "Port",
         Kind::Drivers => "Driver",
         Kind::Devices => "Device",
+        Kind::Refusals => "Refusal",
     }
 }
 
@@ -25,6 +26,7 @@ pub fn page_of(kind: Kind) -> &'static str {
         Kind::Ports => "Ports",
         Kind::Drivers => "Drivers",
         Kind::Devices => "Devices",
+        Kind::Refusals => "Refusals",
     }
 }
 
@@ -41,6 +43,23 @@ fn row(numbers: &[&str], texts: &[&str]) -> Value {
     }
     let required: Vec<&String> = properties.keys().collect();
     json!({ "type": "object", "required": required, "additionalProperties": false, "properties": properties })
+}
+
+fn refusal() -> Value {
+    json!({
+        "type": "object",
+        "required": ["time", "what", "address", "transport", "port", "reason", "times"],
+        "additionalProperties": false,
+        "properties": {
+            "time": { "type": "integer", "minimum": 0 },
+            "what": { "type": "string", "enum": ["device", "datagram", "join", "token"] },
+            "address": { "type": "string" },
+            "transport": { "type": "string", "nullable": true },
+            "port": { "type": "integer", "nullable": true },
+            "reason": { "type": "string" },
+            "times": { "type": "integer", "minimum": 1 }
+        }
+    })
 }
 
 fn page(row: &str) -> Value {
@@ -86,6 +105,9 @@ pub fn schemas() -> Value {
         "Ports": page("Port"),
         "Drivers": page("Driver"),
         "Devices": page("Device"),
+        "Refusals": page("Refusal"),
+        "Refusal": refusal(),
+        "LogLevel": { "type": "object", "required": ["filter"], "properties": { "filter": text } },
         "Disconnected": {
             "type": "object", "required": ["disconnected"], "properties": { "disconnected": count }
         },

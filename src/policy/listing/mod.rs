@@ -12,7 +12,7 @@ mod query;
 mod rows;
 
 pub use query::{Fault, Query, Scope, port_number};
-pub use rows::{DeviceRow, DriverRow, PortRow, Row, RowOf};
+pub use rows::{DeviceRow, DriverRow, PortRow, RefusalRow, Row, RowOf};
 
 use std::collections::BinaryHeap;
 
@@ -37,6 +37,8 @@ pub enum Kind {
     Drivers,
     /// TCP devices.
     Devices,
+    /// What was refused.
+    Refusals,
 }
 
 /// What a list is ordered by.
@@ -81,6 +83,7 @@ impl Order {
             Kind::Ports => &[Identity, Since, BytesReceived, BytesWritten, Backlog, Drivers, Devices],
             Kind::Drivers => &[Identity, Address, Since, LastSeen, BytesReceived, BytesWritten, Backlog, Credit],
             Kind::Devices => &[Identity, Address, Since, LastSeen, BytesReceived, BytesWritten, Backlog],
+            Kind::Refusals => &[LastSeen, Address],
         }
     }
 }

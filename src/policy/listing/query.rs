@@ -102,7 +102,8 @@ impl Query {
             has_backlog: false,
             idle_s_min: None,
             order: Order::of(kind)[0],
-            falls: false,
+            // The newest first.
+            falls: kind == Kind::Refusals,
             rows_max: PAGE_ROWS,
             after: None,
             expected: None,
@@ -123,10 +124,11 @@ impl Query {
     /// Takes one parameter.
     fn take(&mut self, name: &str, value: &str) -> Result<(), Cow<'static, str>> {
         let about_remotes = matches!(self.kind, Kind::Drivers | Kind::Devices);
+        let has_backlog = self.kind != Kind::Refusals;
         match name {
             "transport" => self.transport = Some(Transport::parse(value).ok_or("must be tcp or udp")?),
             "port" => self.port = Some(port_number(value).ok_or("must be a number from 1 to 65535")?),
-            "backlog" => self.has_backlog = flag(value).ok_or("must be true or false")?,
+            "backlog" if has_backlog => self.has_backlog = flag(value).ok_or("must be true or false")?,
             "limit" => {
                 let rows = value.parse().ok().filter(|rows| (1..=PAGE_ROWS_MAX).contains(rows));
                 self.rows_max = rows.ok_or_else(|| format!("must be a number from 1 to {PAGE_ROWS_MAX}"))?;
@@ -136,7 +138,7 @@ impl Query {
                 let expected = value.parse().ok().filter(|expected| *expected <= EXPECTED_MAX);
                 self.expected = Some(expected.ok_or_else(|| format!("must be a number up to {EXPECTED_MAX}"))?);
             }
-            "address" if about_remotes => {
+            "address" if self.kind != Kind::Ports => {
                 self.address = Some(Sources::parse(value).map_err(|fault| fault.to_string())?);
             }
             "module" if about_remotes => self.module = Some(value.to_owned()),
@@ -173,7 +175,7 @@ impl Query {
 
     /// Whether a row matches; `has_module` tells whether it belongs to a driver with this module id.
     pub fn takes(&self, row: &dyn Row, now_s: u32, has_module: impl FnOnce(&str) -> bool) -> bool {
-        self.takes_port(row.port())
+        row.port().map_or(self.transport.is_none() && self.port.is_none(), |port| self.takes_port(port))
             && self.id.is_none_or(|id| row.identity() as u64 == id)
             && (!self.has_backlog || row.backlog_bytes() > 0)
             && self.idle_s_min.is_none_or(|idle_s| now_s.saturating_sub(row.seen_s()) >= idle_s)
@@ -249,6 +251,7 @@ mod tests {
         ] {
             assert_eq!(Query::parse(Kind::Devices, text).unwrap_err().parameter, parameter, "{text}");
         }
+        assert_eq!(Query::parse(Kind::Refusals, "backlog=true").unwrap_err().parameter, "backlog");
         assert_eq!(Query::parse(Kind::Ports, "module=x").unwrap_err().parameter, "module");
         assert!(Query::parse(Kind::Devices, &format!("module={}", "a".repeat(VALUE_BYTES_MAX + 1))).is_err());
         assert!(Query::parse(Kind::Drivers, "bearer_token=x&sort=-credit_bytes&after=-credit_bytes~0~a").is_ok());
@@ -268,7 +271,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_text_never_panics(text in ".{0,80}") {
-            for kind in [Kind::Ports, Kind::Drivers, Kind::Devices] {
+            for kind in [Kind::Ports, Kind::Drivers, Kind::Devices, Kind::Refusals] {
                 let _ = Query::parse(kind, &text);
             }
         }

@@ -5,6 +5,7 @@
 
 use super::Order;
 use crate::policy::port_id::{PortId, Transport};
+use crate::policy::refusals::Refusal;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -78,10 +79,19 @@ pub struct DeviceRow {
     pub backlog_bytes: usize,
 }
 
+/// A refusal.
+#[derive(Debug, Clone, Copy)]
+pub struct RefusalRow {
+    /// Where it is held.
+    pub shard: usize,
+    /// What it was.
+    pub refusal: Refusal,
+}
+
 /// What filters and orders want to know of a row.
 pub trait Row {
-    /// Its port.
-    fn port(&self) -> PortId;
+    /// Its port, where it has one.
+    fn port(&self) -> Option<PortId>;
     /// What it is told from others by; an id stands in the lower 64 bits.
     fn identity(&self) -> u128;
     /// Its remote's address.
@@ -103,6 +113,8 @@ pub enum RowOf {
     Driver(DriverRow),
     /// A device.
     Device(DeviceRow),
+    /// A refusal.
+    Refusal(RefusalRow),
 }
 
 impl RowOf {
@@ -112,6 +124,7 @@ impl RowOf {
             RowOf::Port(row) => row,
             RowOf::Driver(row) => row,
             RowOf::Device(row) => row,
+            RowOf::Refusal(row) => row,
         }
     }
 }
@@ -130,8 +143,8 @@ fn port_value(port: PortId) -> u128 {
     u128::from(port.transport == Transport::Udp) << 16 | u128::from(port.number.get())
 }
 
-fn address_value(remote: SocketAddr) -> u128 {
-    match remote.ip() {
+fn address_value(ip: IpAddr) -> u128 {
+    match ip {
         // Below every IPv6 address that a remote can have.
         IpAddr::V4(ip) => ip.to_bits().into(),
         IpAddr::V6(ip) => ip.to_bits(),
@@ -139,8 +152,8 @@ fn address_value(remote: SocketAddr) -> u128 {
 }
 
 impl Row for PortRow {
-    fn port(&self) -> PortId {
-        self.port
+    fn port(&self) -> Option<PortId> {
+        Some(self.port)
     }
 
     fn identity(&self) -> u128 {
@@ -173,8 +186,8 @@ impl Row for PortRow {
 }
 
 impl Row for DriverRow {
-    fn port(&self) -> PortId {
-        self.port
+    fn port(&self) -> Option<PortId> {
+        Some(self.port)
     }
 
     fn identity(&self) -> u128 {
@@ -195,7 +208,7 @@ impl Row for DriverRow {
 
     fn value(&self, order: Order) -> u128 {
         match order {
-            Order::Address => address_value(self.remote),
+            Order::Address => address_value(self.remote.ip()),
             Order::Since => self.since_s.into(),
             Order::LastSeen => self.seen_s.into(),
             Order::BytesReceived => self.received_bytes.into(),
@@ -208,8 +221,8 @@ impl Row for DriverRow {
 }
 
 impl Row for DeviceRow {
-    fn port(&self) -> PortId {
-        self.port
+    fn port(&self) -> Option<PortId> {
+        Some(self.port)
     }
 
     fn identity(&self) -> u128 {
@@ -230,13 +243,44 @@ impl Row for DeviceRow {
 
     fn value(&self, order: Order) -> u128 {
         match order {
-            Order::Address => address_value(self.remote),
+            Order::Address => address_value(self.remote.ip()),
             Order::Since => self.since_s.into(),
             Order::LastSeen => self.seen_s.into(),
             Order::BytesReceived => self.received_bytes.into(),
             Order::BytesWritten => self.written_bytes.into(),
             Order::Backlog => self.backlog_bytes as u128,
             Order::Identity | Order::Credit | Order::Drivers | Order::Devices => 0,
+        }
+    }
+}
+
+impl Row for RefusalRow {
+    fn port(&self) -> Option<PortId> {
+        self.refusal.port
+    }
+
+    fn identity(&self) -> u128 {
+        const SHARD_BITS: u32 = 16;
+        self.refusal.at.as_nanos() << SHARD_BITS | self.shard as u128
+    }
+
+    fn ip(&self) -> Option<IpAddr> {
+        Some(self.refusal.ip)
+    }
+
+    fn seen_s(&self) -> u32 {
+        u32::try_from(self.refusal.at.as_secs()).unwrap_or(u32::MAX)
+    }
+
+    fn backlog_bytes(&self) -> usize {
+        0
+    }
+
+    fn value(&self, order: Order) -> u128 {
+        match order {
+            Order::LastSeen => self.refusal.at.as_nanos(),
+            Order::Address => address_value(self.refusal.ip),
+            _ => 0,
         }
     }
 }
