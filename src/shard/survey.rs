@@ -17,7 +17,7 @@ use std::rc::{Rc, Weak};
 /// Rows that are looked at in one go: some tens of microseconds.
 const SLICE_ROWS: usize = 256;
 /// Devices or drivers that are disconnected in one go.
-const SLICE_ENDINGS: usize = 32;
+const SLICE_ENDINGS: usize = 16;
 
 /// How much has been done since the loop turned.
 #[derive(Default)]

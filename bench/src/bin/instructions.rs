@@ -141,7 +141,7 @@ fn receive_writes(count: usize, times: u32) {
 /// What a turn of the loop does: frames gather, the flusher sends them as one chunk, the session takes it.
 fn append_and_flush(count: usize, times: u32) {
     let (outbox, mut inbox) = outbox::link(OUTBOX_BYTES_MAX);
-    let (subscription, flusher) = Subscription::new(SessionId(1), outbox);
+    let (subscription, flusher) = Subscription::new(SessionId(1), None, outbox);
     let mut flusher = pin!(flusher.run());
     let mut context = Context::from_waker(Waker::noop());
     let data = [b'x'; 64];

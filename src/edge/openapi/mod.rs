@@ -6,12 +6,15 @@
 mod schemas;
 
 use crate::edge::routes::{self, Endpoint, Methods, Route};
-use crate::policy::listing::{Kind, Order, PAGE_ROWS, PAGE_ROWS_MAX};
+use crate::policy::listing::{Kind, Order, PAGE_ROWS, PAGE_ROWS_MAX, VALUE_BYTES_MAX};
 use crate::protocol::exposition;
 use serde_json::{Map, Value, json};
 
 /// The greatest integer that every JSON reader has exactly.
 const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
+
+/// The shape of a page's end, which is not to be understood.
+const CURSOR: &str = "^-?[a-z_]+~[0-9a-f]+~[0-9a-f]+$";
 
 /// The document as JSON text, ending in a newline.
 pub fn document() -> String {
@@ -169,13 +172,13 @@ fn list_parameters(kind: Kind, method: &str) -> Value {
     }
     if kind != Kind::Ports {
         let sources = "Rows whose address is in this list of addresses and CIDR blocks";
-        let mut address = query("address", sources, json!({ "type": "string" }));
+        let mut address = query("address", sources, json!({ "type": "string", "maxLength": VALUE_BYTES_MAX }));
         address["example"] = json!("10.0.0.0/8");
         parameters.push(address);
     }
     if matches!(kind, Kind::Drivers | Kind::Devices) {
         let module = "Rows of drivers with this X-Module-ID";
-        parameters.push(query("module", module, json!({ "type": "string", "maxLength": 128 })));
+        parameters.push(query("module", module, json!({ "type": "string", "maxLength": VALUE_BYTES_MAX })));
         let idle = "Rows not heard of for so long";
         let seconds = json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX });
         parameters.push(query("idle_seconds_min", idle, seconds));
@@ -195,7 +198,11 @@ fn list_parameters(kind: Kind, method: &str) -> Value {
     parameters.push(query("sort", "What rows are in the order of; with a minus, falling", json!({ "enum": orders })));
     let rows = json!({ "type": "integer", "minimum": 1, "maximum": PAGE_ROWS_MAX, "default": PAGE_ROWS });
     parameters.push(query("limit", "Rows of the page at most", rows));
-    parameters.push(query("after", "`next` of the page before, in the same order", json!({ "type": "string" })));
+    parameters.push(query(
+        "after",
+        "`next` of the page before, in the same order",
+        json!({ "type": "string", "pattern": CURSOR }),
+    ));
     Value::Array(parameters)
 }
 

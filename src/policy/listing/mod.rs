@@ -11,7 +11,7 @@
 mod query;
 mod rows;
 
-pub use query::{Fault, Query, Scope, port_number};
+pub use query::{Fault, Query, Scope, VALUE_BYTES_MAX, port_number};
 pub use rows::{DeviceRow, DriverRow, PortRow, RefusalRow, Row, RowOf};
 
 use std::collections::BinaryHeap;

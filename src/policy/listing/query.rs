@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::num::NonZeroU16;
 
 /// The longest value of a parameter.
-const VALUE_BYTES_MAX: usize = 512;
+pub const VALUE_BYTES_MAX: usize = 512;
 /// The most that one request may disconnect.
 const EXPECTED_MAX: usize = 100_000;
 /// What is read by whoever checks tokens.

@@ -171,6 +171,11 @@ impl Device {
 
     /// Nothing more is written: the device sees the end at once, also while its reader waits for a driver.
     fn finish_writing(&self) {
+        if self.ending.get() == Some(DeviceEnd::Operator) {
+            // Many may end at once, and an interrupt costs the kernel a look at everything that is pending on the ring:
+            // seen 2 ms each at 15,000 devices. This ends the receive as well, behind what has come.
+            return self.stream.shutdown(Shutdown::Both);
+        }
         self.stream.shutdown(Shutdown::Write);
         self.stream.interrupt();
     }
@@ -321,7 +326,7 @@ impl Leaving {
         self.announced = true;
         device.log_ended(device.ending.get().unwrap_or(end));
         drop(self);
-        if matches!(end, DeviceEnd::DriverClosed | DeviceEnd::Orphaned | DeviceEnd::Drained | DeviceEnd::Operator) {
+        if matches!(end, DeviceEnd::DriverClosed | DeviceEnd::Orphaned | DeviceEnd::Drained) {
             // Unread input would make the close a reset, which destroys what was just written.
             let limits = device.resources().limits();
             device.stream.linger(&device.resources().pool, limits.linger_time_max, limits.flush_time_max).await;
