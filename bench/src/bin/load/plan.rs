@@ -17,6 +17,8 @@ const DATAGRAM_BYTES_MAX: usize = 65_507;
 const BATCH_MAX: usize = 64;
 /// Bytes under way in all, unless `--under-way` says otherwise.
 const BYTES_UNDER_WAY: u64 = 16 << 20;
+/// The same for datagrams, which no one holds back.
+const DATAGRAM_BYTES_UNDER_WAY: u64 = 128 << 10;
 /// Source addresses at most: 250 in each of 250 blocks.
 const SOURCES_MAX: usize = 62_500;
 const SECONDS_MAX: f64 = 86_400.0;
@@ -192,7 +194,8 @@ impl Plan {
         let is_datagrams = ports.iter().any(|port| port.transport == Transport::Udp);
         within("--size", sizes.max(), 1, if is_datagrams { DATAGRAM_BYTES_MAX } else { MESSAGE_BYTES_MAX })?;
         let rate = options.rate.unwrap_or(defaults.rate);
-        let under_way = options.under_way.unwrap_or_else(|| under_way(defaults.flow, devices, sizes.max()));
+        let under_way =
+            options.under_way.unwrap_or_else(|| under_way(defaults.flow, defaults.transport, devices, sizes.max()));
         let plan = Plan {
             scenario: defaults.scenario,
             api,
@@ -268,11 +271,16 @@ impl Defaults {
     }
 }
 
-/// As many messages as keep a daemon busy and memory small; one for a round trip.
-fn under_way(flow: Flow, devices: usize, size: usize) -> u64 {
-    let by_count = (4_096 / devices as u64).clamp(8, 1_024);
-    let by_bytes = (BYTES_UNDER_WAY / (devices * size) as u64).max(1);
-    if flow == Flow::Echo { 1 } else { by_count.min(by_bytes) }
+/// As many messages as keep a daemon busy and memory small; of datagrams as many as a socket's buffer holds, and one for
+/// a round trip.
+fn under_way(flow: Flow, transport: Transport, devices: usize, size: usize) -> u64 {
+    let devices = devices as u64;
+    let by_bytes = |bytes: u64| (bytes / (devices * size as u64)).max(1);
+    match (flow, transport) {
+        (Flow::Echo, _) => 1,
+        (_, Transport::Tcp) => (4_096 / devices).clamp(8, 1_024).min(by_bytes(BYTES_UNDER_WAY)),
+        (_, Transport::Udp) => (128 / devices).max(1).min(by_bytes(DATAGRAM_BYTES_UNDER_WAY)),
+    }
 }
 
 fn within(name: &'static str, found: usize, least: usize, most: usize) -> Result<usize, PlanError> {
@@ -369,10 +377,12 @@ mod tests {
 
     #[test]
     fn what_is_under_way_is_bounded_in_bytes() {
-        assert_eq!(under_way(Flow::Up, 1, 64), 1_024);
-        assert_eq!(under_way(Flow::Up, 5_000, 64), 8);
-        assert_eq!(under_way(Flow::Up, 10, 65_536), 25);
-        assert_eq!(under_way(Flow::Up, 5_000, 65_536), 1);
-        assert_eq!(under_way(Flow::Echo, 10, 64), 1);
+        let tcp = |flow, devices, size| under_way(flow, Transport::Tcp, devices, size);
+        assert_eq!(tcp(Flow::Up, 1, 64), 1_024);
+        assert_eq!(tcp(Flow::Up, 5_000, 64), 8);
+        assert_eq!(tcp(Flow::Up, 10, 65_536), 25);
+        assert_eq!(tcp(Flow::Up, 5_000, 65_536), 1);
+        assert_eq!(tcp(Flow::Echo, 10, 64), 1);
+        assert_eq!(under_way(Flow::Up, Transport::Udp, 10, 64), 12);
     }
 }

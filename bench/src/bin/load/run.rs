@@ -142,12 +142,12 @@ impl Running {
         let moment = |pid| Moment::of(pid).map_err(|error| NotRun::Io("the process cannot be measured", error));
         let started = Instant::now();
         self.shared.advance(Phase::WarmUp);
-        self.pass(started, self.plan.warm_up, progress).await;
+        self.pass(started, started + self.plan.warm_up, progress).await;
         let daemon_from = self.plan.pid.map(moment).transpose()?;
         let tool_from = moment(std::process::id())?;
         let measured = Instant::now();
         self.shared.advance(Phase::Measured);
-        self.pass(started, self.plan.warm_up + self.plan.duration, progress).await;
+        self.pass(started, measured + self.plan.duration, progress).await;
         self.shared.advance(Phase::Draining);
         let time = measured.elapsed();
         let daemon_until = self.plan.pid.map(moment).transpose()?;
@@ -156,12 +156,12 @@ impl Running {
         Ok((time, daemon, tool_from.until(&tool_until)))
     }
 
-    /// Lets the load run until `time` has passed since its start, or something is wrong.
-    async fn pass(&mut self, started: Instant, time: Duration, progress: &Progress) {
+    /// Lets the load that began at `started` run until this moment, or until something is wrong.
+    async fn pass(&mut self, started: Instant, until: Instant, progress: &Progress) {
         let interrupted = tokio::signal::ctrl_c();
         tokio::pin!(interrupted);
-        while started.elapsed() < time && self.shared.faults() == 0 && !self.is_interrupted {
-            let left = time.saturating_sub(started.elapsed());
+        while Instant::now() < until && self.shared.faults() == 0 && !self.is_interrupted {
+            let left = until.saturating_duration_since(Instant::now());
             tokio::select! {
                 () = tokio::time::sleep(STEP.min(left)) => {}
                 _ = &mut interrupted => self.is_interrupted = true,
