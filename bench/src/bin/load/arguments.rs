@@ -19,6 +19,16 @@ pub struct Arguments {
 /// What is run.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// One scenario.
+    #[command(flatten)]
+    One(Scenario),
+    /// The standard set, against the daemon and the baselines in turn
+    Suite(SuiteOptions),
+}
+
+/// One scenario.
+#[derive(Debug, Subcommand)]
+pub enum Scenario {
     /// Devices send to drivers; each message is a send of its own
     Ingress(Options),
     /// Drivers send to devices
@@ -41,20 +51,20 @@ pub enum Command {
     Mixed(Options),
 }
 
-impl Command {
+impl Scenario {
     /// The options of whatever is run.
     pub fn options(&self) -> &Options {
         match self {
-            Command::Ingress(options)
-            | Command::Egress(options)
-            | Command::Echo(options)
-            | Command::Udp(options)
-            | Command::Bulk(options)
-            | Command::Idle(options)
-            | Command::Churn(options)
-            | Command::Fanout(options)
-            | Command::Ports(options)
-            | Command::Mixed(options) => options,
+            Scenario::Ingress(options)
+            | Scenario::Egress(options)
+            | Scenario::Echo(options)
+            | Scenario::Udp(options)
+            | Scenario::Bulk(options)
+            | Scenario::Idle(options)
+            | Scenario::Churn(options)
+            | Scenario::Fanout(options)
+            | Scenario::Ports(options)
+            | Scenario::Mixed(options) => options,
         }
     }
 }
@@ -116,6 +126,53 @@ pub struct Options {
     /// Draw throughput and latency into this file
     #[arg(long, value_name = "FILE")]
     pub plot: Option<PathBuf>,
+}
+
+/// The options of the suite.
+#[derive(Debug, Args)]
+pub struct SuiteOptions {
+    /// The daemon's program
+    #[arg(long, value_name = "PATH")]
+    pub daemon: PathBuf,
+    /// The baselines' program; without it the daemon is measured alone
+    #[arg(long, value_name = "PATH")]
+    pub baseline: Option<PathBuf>,
+    /// A small set, once, for less than two minutes
+    #[arg(long)]
+    pub quick: bool,
+    /// Cases whose names contain this, and no others
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub only: String,
+    /// How often all is run; the medians count
+    #[arg(long, default_value = "3", value_name = "COUNT")]
+    pub rounds: usize,
+    /// Seconds that are measured in each run
+    #[arg(long, default_value = "5", value_name = "SECONDS")]
+    pub seconds: f64,
+    /// The rate of the round trips
+    #[arg(long, default_value = "20000", value_name = "RATE")]
+    pub echo_rate: u32,
+    /// Cores of the daemon, one a shard
+    #[arg(long, default_value = "0", value_name = "LIST")]
+    pub daemon_cpus: String,
+    /// Cores of the tool, a thread each
+    #[arg(long, default_value = "1", value_name = "LIST")]
+    pub tool_cpus: String,
+    /// The first of 1,000 ports that are used
+    #[arg(long, default_value = "17000", value_name = "PORT")]
+    pub base_port: u16,
+    /// Where figures and plots go, and the logs of the daemon
+    #[arg(long, value_name = "FOLDER")]
+    pub out: PathBuf,
+    /// A Markdown file whose part between the marks of the suite becomes the table
+    #[arg(long, value_name = "FILE")]
+    pub table: Option<PathBuf>,
+    /// The commit that is measured
+    #[arg(long, default_value = "unknown")]
+    pub commit: String,
+    /// The command that a reader may repeat
+    #[arg(long, default_value = "scripts/load")]
+    pub command: String,
 }
 
 /// Where a session is, seen from its port.

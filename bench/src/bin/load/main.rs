@@ -5,6 +5,7 @@
 
 mod arguments;
 mod book;
+mod cases;
 mod check;
 mod churn;
 mod device;
@@ -15,6 +16,7 @@ mod outcome;
 mod pacer;
 mod payload;
 mod plan;
+mod plot;
 mod poller;
 mod progress;
 mod record;
@@ -23,15 +25,17 @@ mod run;
 mod session;
 mod shared;
 mod sizes;
+mod subject;
+mod suite;
+mod summary;
 mod tally;
 mod targets;
 mod usage;
 mod work;
 mod worker;
 
-use arguments::{Arguments, Command};
+use arguments::{Arguments, Command, Scenario};
 use clap::Parser;
-use outcome::Outcome;
 use plan::Plan;
 use std::error::Error;
 use std::process::ExitCode;
@@ -42,23 +46,32 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
     };
-    match runtime.block_on(measure(&arguments.command)) {
-        Ok(outcome) if outcome.passed => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
+    let passed = runtime.block_on(async {
+        match &arguments.command {
+            Command::One(scenario) => measure(scenario).await,
+            Command::Suite(options) => Ok(suite::run(options).await?),
+        }
+    });
+    match passed {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => failed(error.as_ref()),
     }
 }
 
-/// Runs one scenario and shows what it came to.
-async fn measure(command: &Command) -> Result<Outcome, Box<dyn Error>> {
-    let options = command.options();
-    let outcome = run::run(Plan::of(command)?).await?;
+/// Runs one scenario and shows what it came to; whether it passed.
+async fn measure(scenario: &Scenario) -> Result<bool, Box<dyn Error>> {
+    let options = scenario.options();
+    let outcome = run::run(Plan::of(scenario)?).await?;
     if options.json {
         println!("{}", serde_json::to_string(&outcome)?);
     } else {
         println!("{}", report::table(&outcome));
     }
-    Ok(outcome)
+    if let Some(file) = &options.plot {
+        plot::draw(file, &[(outcome.scenario, &outcome)])?;
+    }
+    Ok(outcome.passed)
 }
 
 fn failed(error: &dyn Error) -> ExitCode {

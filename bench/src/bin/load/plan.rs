@@ -3,7 +3,7 @@
 //! **Invariants.** A plan can be run: every number is in its bounds, and there are descriptors for it.
 //! **Not here.** Running it (`run`).
 
-use crate::arguments::{Command, Options, Place};
+use crate::arguments::{Options, Place, Scenario};
 use crate::payload::MESSAGE_BYTES_MAX;
 use crate::sizes::Sizes;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -151,25 +151,25 @@ impl Default for Defaults {
 }
 
 impl Defaults {
-    fn of(command: &Command) -> (Defaults, &Options) {
+    fn of(scenario: &Scenario) -> (Defaults, &Options) {
         let base = Defaults::default();
-        match command {
-            Command::Ingress(options) => (base, options),
-            Command::Egress(options) => (Defaults { scenario: "egress", flow: Flow::Down, ..base }, options),
-            Command::Echo(options) => {
+        match scenario {
+            Scenario::Ingress(options) => (base, options),
+            Scenario::Egress(options) => (Defaults { scenario: "egress", flow: Flow::Down, ..base }, options),
+            Scenario::Echo(options) => {
                 (Defaults { scenario: "echo", flow: Flow::Echo, devices: 1_000, rate: 20_000.0, ..base }, options)
             }
-            Command::Udp(options) => (Defaults { scenario: "udp", transport: Transport::Udp, ..base }, options),
-            Command::Bulk(options) => (Defaults { scenario: "bulk", devices: 10, size: "65536", ..base }, options),
-            Command::Idle(options) => {
+            Scenario::Udp(options) => (Defaults { scenario: "udp", transport: Transport::Udp, ..base }, options),
+            Scenario::Bulk(options) => (Defaults { scenario: "bulk", devices: 10, size: "65536", ..base }, options),
+            Scenario::Idle(options) => {
                 (Defaults { scenario: "idle", flow: Flow::Hold, devices: 15_000, ..base }, options)
             }
-            Command::Churn(options) => {
+            Scenario::Churn(options) => {
                 (Defaults { scenario: "churn", flow: Flow::Churn, rate: 500.0, sources: 64, ..base }, options)
             }
-            Command::Fanout(options) => (Defaults { scenario: "fanout", drivers: 4, ..base }, options),
-            Command::Ports(options) => (Defaults { scenario: "ports", ports: 64, devices: 640, ..base }, options),
-            Command::Mixed(options) => {
+            Scenario::Fanout(options) => (Defaults { scenario: "fanout", drivers: 4, ..base }, options),
+            Scenario::Ports(options) => (Defaults { scenario: "ports", ports: 64, devices: 640, ..base }, options),
+            Scenario::Mixed(options) => {
                 (Defaults { scenario: "mixed", ports: 5, rate: 5_000.0, sources: 64, ..base }, options)
             }
         }
@@ -177,12 +177,12 @@ impl Defaults {
 }
 
 impl Plan {
-    /// The run that a command asks for. It raises the limit of descriptors as far as it may.
+    /// The run of a scenario. It raises the limit of descriptors as far as it may.
     ///
     /// # Errors
     /// [`PlanError`].
-    pub fn of(command: &Command) -> Result<Plan, PlanError> {
-        let (defaults, options) = Defaults::of(command);
+    pub fn of(scenario: &Scenario) -> Result<Plan, PlanError> {
+        let (defaults, options) = Defaults::of(scenario);
         let (api, base) = address(&options.url)?;
         let devices = within("--devices", options.devices.unwrap_or(defaults.devices), 1, 1_000_000)?;
         let port_count = within("--ports", options.ports.unwrap_or(defaults.ports), 1, 10_000)?;
@@ -304,7 +304,10 @@ fn address(url: &str) -> Result<(SocketAddr, String), PlanError> {
 }
 
 /// The cores of a list with ranges.
-fn cpus(list: &str) -> Result<Vec<usize>, PlanError> {
+///
+/// # Errors
+/// [`PlanError::Cpus`].
+pub fn cpus(list: &str) -> Result<Vec<usize>, PlanError> {
     let mut cpus = Vec::new();
     for entry in list.split(',') {
         let (first, last) = entry.split_once('-').unwrap_or((entry, entry));
@@ -329,11 +332,14 @@ fn raise_descriptors(wanted: usize) -> Result<(), PlanError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arguments::Arguments;
+    use crate::arguments::{Arguments, Command};
     use clap::Parser;
 
     fn plan(line: &str) -> Result<Plan, PlanError> {
-        Plan::of(&Arguments::try_parse_from(line.split(' ')).expect("a command line").command)
+        match Arguments::try_parse_from(line.split(' ')).expect("a command line").command {
+            Command::One(scenario) => Plan::of(&scenario),
+            Command::Suite(_) => panic!("{line} is no scenario"),
+        }
     }
 
     #[test]
