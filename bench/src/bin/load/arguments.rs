@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 /// Drives any implementation of the dispatch protocol, and measures it. Order and content are always verified.
 #[derive(Debug, Parser)]
-#[command(name = "dispatch-load")]
+#[command(name = "dispatch-load", args_override_self = true)]
 pub struct Arguments {
     /// What is run.
     #[command(subcommand)]

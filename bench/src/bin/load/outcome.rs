@@ -15,7 +15,7 @@ use std::time::Duration;
 const BUSY: f64 = 0.95;
 /// Below this share the daemon's busiest thread had something left.
 const NOT_BUSY: f64 = 0.9;
-/// A tool that waits for a core for this share of the time measures its neighbours.
+/// Whoever waits for a core for this share of the time is measured with its neighbours.
 const WAITED: f64 = 0.1;
 /// The least share of a rate that counts as held.
 const RATE_HELD: f64 = 0.99;
@@ -179,11 +179,12 @@ impl Outcome {
             }
             _ => {}
         }
-        if self.tool.most_waiting_thread >= WAITED {
-            doubts.push(format!(
-                "the tool had to wait for a core, {} of the time",
-                percent(self.tool.most_waiting_thread)
-            ));
+        let daemon = self.daemon.as_ref().map(|daemon| ("the daemon", daemon.usage));
+        for (who, usage) in [("the tool", self.tool)].into_iter().chain(daemon) {
+            if usage.most_waiting_thread >= WAITED {
+                doubts
+                    .push(format!("{who} had to wait for a core, {} of the time", percent(usage.most_waiting_thread)));
+            }
         }
         if self.rate.is_some() && self.lateness_us.p99 > LATE_US {
             doubts.push(format!("the tool was late: by {:.1} ms at p99", self.lateness_us.p99 / 1e3));

@@ -49,7 +49,7 @@ pub fn draw(file: &Path, runs: &[Named<'_>]) -> Result<(), NotDrawn> {
 }
 
 fn draw_throughput(area: &Area<'_>, runs: &[Named<'_>]) -> Result<(), Fault> {
-    let lines = lines(runs, |point| point.messages_per_s);
+    let lines = lines(runs, |point| Some(point.messages_per_s));
     let (seconds, most) = bounds(&lines);
     let mut chart = ChartBuilder::on(area)
         .caption("Messages a second", ("sans-serif", 18))
@@ -57,7 +57,12 @@ fn draw_throughput(area: &Area<'_>, runs: &[Named<'_>]) -> Result<(), Fault> {
         .x_label_area_size(36)
         .y_label_area_size(84)
         .build_cartesian_2d(0.0..seconds, 0.0..most * 1.05)?;
-    chart.configure_mesh().x_desc("seconds").y_label_formatter(&|value| format!("{value:.0}")).draw()?;
+    chart
+        .configure_mesh()
+        .max_light_lines(1)
+        .x_desc("seconds")
+        .y_label_formatter(&|value| format!("{value:.0}"))
+        .draw()?;
     for (name, colour, points) in lines {
         chart.draw_series(LineSeries::new(points, &colour))?.label(name).legend(move |at| key(at, colour));
     }
@@ -65,8 +70,8 @@ fn draw_throughput(area: &Area<'_>, runs: &[Named<'_>]) -> Result<(), Fault> {
 }
 
 fn draw_latency(area: &Area<'_>, runs: &[Named<'_>]) -> Result<(), Fault> {
-    let p50 = lines(runs, |point| point.latency_us.p50.max(LATENCY_US_MIN));
-    let p99 = lines(runs, |point| point.latency_us.p99.max(LATENCY_US_MIN));
+    let p50 = lines(runs, |point| latency_of(point, point.latency_us.p50));
+    let p99 = lines(runs, |point| latency_of(point, point.latency_us.p99));
     let (seconds, most) = bounds(&p99);
     let mut chart = ChartBuilder::on(area)
         .caption("Latency over time, half and 99 % of the messages", ("sans-serif", 18))
@@ -74,7 +79,13 @@ fn draw_latency(area: &Area<'_>, runs: &[Named<'_>]) -> Result<(), Fault> {
         .x_label_area_size(36)
         .y_label_area_size(84)
         .build_cartesian_2d(0.0..seconds, (LATENCY_US_MIN..most * 1.5).log_scale())?;
-    chart.configure_mesh().x_desc("seconds").y_desc("µs").y_label_formatter(&|value| format!("{value:.0}")).draw()?;
+    chart
+        .configure_mesh()
+        .max_light_lines(1)
+        .x_desc("seconds")
+        .y_desc("µs")
+        .y_label_formatter(&|value| format!("{value:.0}"))
+        .draw()?;
     for (_, colour, points) in p50 {
         chart.draw_series(LineSeries::new(points, colour.mix(0.5)))?;
     }
@@ -105,6 +116,7 @@ fn draw_percentiles(area: &Area<'_>, runs: &[Named<'_>]) -> Result<(), Fault> {
     let label = |at: &f64| PERCENTILES.get(at.round() as usize).copied().unwrap_or_default().to_owned();
     chart
         .configure_mesh()
+        .max_light_lines(1)
         .x_labels(PERCENTILES.len())
         .x_label_formatter(&label)
         .y_desc("µs")
@@ -118,14 +130,19 @@ fn draw_percentiles(area: &Area<'_>, runs: &[Named<'_>]) -> Result<(), Fault> {
 }
 
 /// A line a run, over the seconds since its load began.
-fn lines(runs: &[Named<'_>], value: impl Fn(&Point) -> f64) -> Vec<Line> {
+fn lines(runs: &[Named<'_>], value: impl Fn(&Point) -> Option<f64>) -> Vec<Line> {
     let colours = COLOURS.iter().cycle();
     let lines = runs.iter().zip(colours).map(|((name, outcome), colour)| {
         let start_s = outcome.series.first().map_or(0.0, |point| point.at_s);
-        let points = outcome.series.iter().map(|point| (point.at_s - start_s, value(point))).collect();
+        let points = outcome.series.iter().filter_map(|point| Some((point.at_s - start_s, value(point)?))).collect();
         ((*name).to_owned(), *colour, points)
     });
     lines.collect()
+}
+
+/// What is drawn of a latency; nothing where no message arrived.
+fn latency_of(point: &Point, us: f64) -> Option<f64> {
+    (point.messages_per_s > 0.0).then_some(us.max(LATENCY_US_MIN))
 }
 
 /// The greatest of both axes, neither of them zero.

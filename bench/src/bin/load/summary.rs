@@ -53,7 +53,7 @@ pub struct CaseSummary {
     /// The daemon's memory a device by that of the better baseline.
     pub memory_ratio: Option<f64>,
     /// What is to be known before a figure is believed.
-    pub notes: BTreeSet<String>,
+    pub notes: Vec<String>,
     /// Whether every run passed.
     pub passed: bool,
 }
@@ -74,16 +74,6 @@ impl CaseSummary {
     pub fn of(runs: &Runs) -> Self {
         let subjects = runs.case.subjects().map(|name| (name, Medians::of(runs, name)));
         let subjects: BTreeMap<_, _> = subjects.filter(|(_, medians)| medians.runs > 0).collect();
-        let mut notes: BTreeSet<String> = runs.failures.iter().cloned().collect();
-        for (name, outcome) in &runs.outcomes {
-            if !outcome.passed {
-                let first = outcome.first_faults.first().map_or("messages are missing", String::as_str);
-                notes.insert(format!("{name} FAILED: {first}"));
-            }
-            // The figures in a doubt differ from run to run, and its first words tell what it is about.
-            let kinds = outcome.doubts.iter().filter_map(|doubt| doubt.split([':', ',']).next());
-            notes.extend(kinds.map(|kind| format!("{name}: {kind}")));
-        }
         CaseSummary {
             name: runs.case.name,
             line: runs.line.clone(),
@@ -91,33 +81,35 @@ impl CaseSummary {
             cpu_ratio: ratio(&subjects, |medians| medians.cpu_ns_a_message),
             memory_ratio: ratio(&subjects, |medians| medians.resident_bytes_a_device).filter(|_| runs.is_idle()),
             subjects,
-            notes,
+            notes: notes(runs),
             passed: runs.failures.is_empty() && runs.outcomes.iter().all(|(_, outcome)| outcome.passed),
         }
     }
 
     fn row(&self) -> String {
         let medians = self.subjects.get(DAEMON).cloned().unwrap_or_default();
-        let rivals = self.subjects.iter().filter(|(name, _)| **name != DAEMON);
-        let (rival_ns, rival_p99): (Vec<String>, Vec<String>) = rivals
-            .map(|(name, medians)| {
-                (format!("{name} {}", number(medians.cpu_ns_a_message)), format!("{name} {:.0}", medians.p99_us))
-            })
-            .unzip();
+        let rivals = |value: &dyn Fn(&Medians) -> String| {
+            let rivals = self.subjects.iter().filter(|(name, _)| **name != DAEMON);
+            rivals.map(|(name, medians)| format!("{name} {}", value(medians))).collect::<Vec<_>>().join(", ")
+        };
+        let cost = |medians: &Medians| match medians.cpu_ns_a_message {
+            Some(ns) => format!("{ns:.0} ns"),
+            None => medians.resident_bytes_a_device.map_or("-".to_owned(), |bytes| format!("{bytes:.0} B a device")),
+        };
         let ratio = self.memory_ratio.or(self.cpu_ratio).map_or(String::new(), |ratio| format!("{ratio:.2}"));
-        let memory = medians.resident_bytes_a_device.filter(|_| medians.messages_per_s == 0.0);
         format!(
-            "| {} | {} | {:.0} | {:.1} | {} | {} | {ratio} | {:.0} | {:.0} | {} | {} |",
+            "| {} | {} | {:.0} | {:.1} | {} | {} | {ratio} | {} | {:.0} | {:.0} | {} | {} |",
             self.name,
             self.shards,
             medians.messages_per_s,
             medians.bytes_per_s / 1e6,
-            memory.map_or_else(|| number(medians.cpu_ns_a_message), |bytes| format!("{bytes:.0} bytes a device")),
-            rival_ns.join(", "),
+            cost(&medians),
+            rivals(&cost),
+            medians.cpu_ns_a_byte.map_or(String::new(), |ns| format!("{ns:.2}")),
             medians.p50_us,
             medians.p99_us,
-            rival_p99.join(", "),
-            self.notes.iter().cloned().collect::<Vec<_>>().join("; "),
+            rivals(&|medians| format!("{:.0}", medians.p99_us)),
+            self.notes.join("; "),
         )
     }
 }
@@ -168,8 +160,9 @@ impl Summary {
              that is measured, over the measured time; the ratio is the daemon's to the better baseline's, of memory \
              where nothing is sent. Without a rate as many messages are under way as the tool sets, and latency is that \
              of a full pipe.\n\n\
-             | case | shards | messages/s | MB/s | CPU ns a message | baselines | ratio | p50 µs | p99 µs | baselines | notes |\n\
-             |---|---|---|---|---|---|---|---|---|---|---|\n"
+             | case | shards | messages/s | MB/s | CPU a message | baselines | ratio | ns a byte | p50 µs | p99 µs | \
+             baselines | notes |\n\
+             |---|---|---|---|---|---|---|---|---|---|---|---|\n"
         );
         for case in &self.cases {
             text += &case.row();
@@ -213,8 +206,24 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
     }
 }
 
-fn number(value: Option<f64>) -> String {
-    value.map_or("-".to_owned(), |value| format!("{value:.0}"))
+/// What failed, and each kind of doubt with those whom it is about.
+fn notes(runs: &Runs) -> Vec<String> {
+    let mut notes: BTreeSet<String> = runs.failures.iter().map(|failure| format!("FAILED: {failure}")).collect();
+    let mut doubted: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    for (name, outcome) in &runs.outcomes {
+        if !outcome.passed {
+            let first = outcome.first_faults.first().map_or("messages are missing", String::as_str);
+            notes.insert(format!("FAILED: {name}: {first}"));
+        }
+        // The figures in a doubt differ from run to run, and its first words tell what it is about.
+        for kind in outcome.doubts.iter().filter_map(|doubt| doubt.split([':', ',']).next()) {
+            doubted.entry(kind.to_owned()).or_default().insert(name);
+        }
+    }
+    let doubted = doubted
+        .into_iter()
+        .map(|(kind, names)| format!("{kind} ({})", names.into_iter().collect::<Vec<_>>().join(", ")));
+    notes.into_iter().chain(doubted).collect()
 }
 
 /// The processor's name and cores, and the memory.
