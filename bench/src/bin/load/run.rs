@@ -25,6 +25,8 @@ use std::time::{Duration, Instant};
 const STEP: Duration = Duration::from_millis(20);
 /// How long connecting, draining and closing may stand still.
 const STILL_MAX: Duration = Duration::from_secs(5);
+/// The same once something is wrong: nothing has to come any more.
+const STILL_AFTER_FAULT_MAX: Duration = Duration::from_millis(200);
 /// How long each of them may take at all.
 const GRACE_MAX: Duration = Duration::from_secs(60);
 /// What the daemon frees and touches after the last device is seen in its memory.
@@ -178,7 +180,11 @@ impl Running {
         let (mut changed, mut before) = (started, self.shared.counts());
         let interrupted = tokio::signal::ctrl_c();
         tokio::pin!(interrupted);
-        while !is_done(&before, &self.plan) && started.elapsed() < GRACE_MAX && changed.elapsed() < STILL_MAX {
+        while !is_done(&before, &self.plan) && started.elapsed() < GRACE_MAX {
+            let still_max = if self.shared.faults() > 0 { STILL_AFTER_FAULT_MAX } else { STILL_MAX };
+            if changed.elapsed() > still_max {
+                break;
+            }
             tokio::select! {
                 () = tokio::time::sleep(STEP) => {}
                 _ = &mut interrupted => break,
