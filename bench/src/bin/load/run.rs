@@ -142,6 +142,7 @@ impl Running {
     /// Warms up, then measures: how long, what the daemon used, what the tool used.
     async fn load(&mut self, progress: &Progress) -> Result<(Duration, Option<Usage>, Usage), NotRun> {
         let moment = |pid| Moment::of(pid).map_err(|error| NotRun::Io("the process cannot be measured", error));
+        progress.say("load begins".to_owned());
         let started = Instant::now();
         self.shared.advance(Phase::WarmUp);
         self.pass(started, started + self.plan.warm_up, progress).await;
