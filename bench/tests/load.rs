@@ -156,6 +156,7 @@ fn devices_come_for_one_message() {
     let outcome = delivers(1, "churn --devices 8 --rate 50 --sources 4");
     assert_eq!(outcome["opened"], outcome["sent"]);
     delivers(2, "churn --devices 8 --rate 0");
+    delivers(1, "churn --devices 2 --rate 10 --size 1000000");
 }
 
 #[test]

@@ -223,7 +223,8 @@ impl Slot {
                 let interest = if waits_for_room { Interest::Both } else { Interest::Read };
                 poller.change(&*device, index as u64, interest)?;
             }
-            Ok(())
+            // A device that comes for one message has nothing more to say once it has left.
+            if self.route.flow == Flow::Churn && !waits_for_room { device.finish() } else { Ok(()) }
         });
         if let Err(error) = sent {
             self.lose(work, &Lost::Io(error));
