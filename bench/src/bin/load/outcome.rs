@@ -165,27 +165,7 @@ impl Outcome {
     }
 
     fn find_doubts(&self) -> Vec<String> {
-        let mut doubts = Vec::new();
-        let percent = |share: f64| format!("{:.0} %", share * 100.0);
-        let tool = percent(self.tool.busiest_thread);
-        let daemon_busy = self.daemon.as_ref().map(|daemon| daemon.usage.busiest_thread);
-        match daemon_busy {
-            Some(daemon) if self.tool.busiest_thread >= BUSY && daemon < NOT_BUSY => doubts.push(format!(
-                "the tool was the bottleneck: its busiest thread used {tool} of a core, the daemon's {}",
-                percent(daemon)
-            )),
-            None if self.tool.busiest_thread >= BUSY => {
-                doubts.push(format!("the tool may have been the bottleneck: its busiest thread used {tool} of a core"));
-            }
-            _ => {}
-        }
-        let daemon = self.daemon.as_ref().map(|daemon| ("the daemon", daemon.usage));
-        for (who, usage) in [("the tool", self.tool)].into_iter().chain(daemon) {
-            if usage.most_waiting_thread >= WAITED {
-                doubts
-                    .push(format!("{who} had to wait for a core, {} of the time", percent(usage.most_waiting_thread)));
-            }
-        }
+        let mut doubts = doubts_of_cores(&self.tool, self.daemon.as_ref().map(|daemon| &daemon.usage));
         if self.rate.is_some() && self.lateness_us.p99 > LATE_US {
             doubts.push(format!("the tool was late: by {:.1} ms at p99", self.lateness_us.p99 / 1e3));
         }
@@ -202,6 +182,33 @@ impl Outcome {
     fn receivers(&self) -> f64 {
         if matches!(self.scenario, "egress" | "echo") { 1.0 } else { self.drivers as f64 }
     }
+}
+
+/// Who was the bottleneck, and who did not get the cores that it could have used.
+fn doubts_of_cores(tool: &Usage, daemon: Option<&Usage>) -> Vec<String> {
+    let mut doubts = Vec::new();
+    let busiest = percent(tool.busiest_thread);
+    match daemon.map(|daemon| daemon.busiest_thread) {
+        Some(daemon) if tool.busiest_thread >= BUSY && daemon < NOT_BUSY => doubts.push(format!(
+            "the tool was the bottleneck: its busiest thread used {busiest} of a core, the daemon's {}",
+            percent(daemon)
+        )),
+        None if tool.busiest_thread >= BUSY => {
+            doubts.push(format!("the tool may have been the bottleneck: its busiest thread used {busiest} of a core"));
+        }
+        _ => {}
+    }
+    for (who, usage) in [("the tool", Some(tool)), ("the daemon", daemon)] {
+        let waited = usage.map_or(0.0, |usage| usage.most_waiting_thread);
+        if waited >= WAITED {
+            doubts.push(format!("{who} had to wait for a core, {} of the time", percent(waited)));
+        }
+    }
+    doubts
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0} %", share * 100.0)
 }
 
 fn has_passed(counts: &Counts, faults: u64) -> bool {
@@ -224,6 +231,19 @@ fn daemon_usage(plan: &Plan, record: &Record, usage: Usage, memory: Memory) -> D
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tool_that_is_the_bottleneck_says_so() {
+        let usage = |busiest_thread| Usage { busiest_thread, ..Usage::default() };
+        let about = |tool, daemon: Option<f64>| doubts_of_cores(&usage(tool), daemon.map(usage).as_ref()).join("; ");
+        assert!(about(0.99, Some(0.6)).starts_with("the tool was the bottleneck"));
+        assert!(about(0.99, None).starts_with("the tool may have been the bottleneck"));
+        assert_eq!(about(0.99, Some(0.98)), "");
+        assert_eq!(about(0.5, Some(0.3)), "");
+        let waiting = Usage { most_waiting_thread: 0.5, ..Usage::default() };
+        let doubts = doubts_of_cores(&usage(0.1), Some(&waiting));
+        assert_eq!(doubts, ["the daemon had to wait for a core, 50 % of the time"]);
+    }
 
     #[test]
     fn a_message_that_is_missing_fails_a_run_but_a_datagram_does_not() {
