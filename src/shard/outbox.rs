@@ -47,6 +47,8 @@ pub struct Subscription {
     session: SessionId,
     chunk_bytes_max: usize,
     open: RefCell<Vec<u8>>,
+    /// Bytes of the chunk before, which the next is made as large as.
+    chunk_bytes_before: Cell<usize>,
     flush_due: Notify,
     /// Whoever waits for room holds the one turn, and waits on `room`; others wait for the turn.
     turn: Semaphore,
@@ -85,6 +87,7 @@ impl Subscription {
             session,
             chunk_bytes_max: outbox.chunk_bytes_max,
             open: RefCell::new(Vec::new()),
+            chunk_bytes_before: Cell::new(CHUNK_BYTES_MIN),
             flush_due: Notify::new(),
             turn: Semaphore::new(1),
             room: Notify::new(),
@@ -211,7 +214,7 @@ impl Subscription {
         let mut open = self.open.borrow_mut();
         let needed = open.len() + frame::framed_len(message);
         if needed > open.capacity() {
-            let doubled = (open.capacity() * 2).max(CHUNK_BYTES_MIN).min(self.chunk_bytes_max);
+            let doubled = (open.capacity() * 2).max(self.chunk_bytes_before.get()).min(self.chunk_bytes_max);
             let more = needed.max(doubled) - open.len();
             open.reserve_exact(more);
         }
@@ -250,6 +253,7 @@ impl Flusher {
             let Ok(place) = self.chunks.reserve().await else { break Served::Left };
             let chunk = std::mem::take(&mut *subscription.open.borrow_mut());
             if !chunk.is_empty() {
+                subscription.chunk_bytes_before.set(chunk.len().max(CHUNK_BYTES_MIN));
                 place.send(chunk);
                 subscription.room.notify_one();
             }

@@ -9,7 +9,7 @@
 mod queue;
 mod writing;
 
-pub use writing::watch_under_way;
+pub use writing::{send_unsent, watch_under_way};
 
 use crate::policy::counts::Count;
 use crate::policy::ending::DeviceEnd;

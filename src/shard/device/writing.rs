@@ -1,6 +1,7 @@
 //! Writing to a device: its queue's writer, and what becomes of a queue that makes no progress.
 //!
-//! **Invariants.** A writer exists only while something is queued. Progress is what the device has acknowledged.
+//! **Invariants.** What is queued in one turn leaves in one send. A writer exists only while the socket has no room.
+//! Progress is what the device has acknowledged.
 //! TCP_USER_TIMEOUT is set only while bytes are under way, as it takes the place of the keepalive's count.
 //! **Not here.** The queue itself (`queue`), and why a device ends (`device`).
 
@@ -13,6 +14,7 @@ use crate::shard::credit::Credit;
 use crate::shard::resources::Resources;
 use crate::shard::ring::{self, Sent};
 use bytes::Bytes;
+use std::io::{self, ErrorKind};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -46,10 +48,38 @@ impl Device {
             None => {
                 *queue = Some(Box::new(WriteQueue::new(write)));
                 self.watch_acknowledgement();
-                ring::spawn(write_queued(self.clone()));
+                self.resources.unsent.borrow_mut().push(self.clone());
             }
         }
         true
+    }
+
+    /// Sends what is queued as far as it fits; a writer goes on with the rest.
+    fn send_queued(self: &Rc<Self>) {
+        let writing = Writing(self.clone());
+        while let Some(bytes) = self.gather() {
+            let sent = self.stream.send_now(&bytes);
+            let count = *sent.as_ref().unwrap_or(&0);
+            self.taken(count);
+            match sent {
+                Err(error) if error.kind() != ErrorKind::WouldBlock => self.sent(Err(error)),
+                _ if count == bytes.len() => self.sent(Ok(Sent::Whole)),
+                _ => return drop(ring::spawn(write_queued(writing, bytes.slice(count..)))),
+            }
+        }
+    }
+
+    fn gather(&self) -> Option<Bytes> {
+        self.queue.borrow_mut().as_mut().and_then(|queue| queue.gather())
+    }
+
+    fn sent(&self, sent: io::Result<Sent>) {
+        if let Some(queue) = &mut *self.queue.borrow_mut() {
+            match sent {
+                Ok(Sent::Whole) => queue.sent(),
+                Ok(Sent::Abandoned) | Err(_) => queue.clear(),
+            }
+        }
     }
 
     /// Gives up what is queued if it makes no progress for the flush limit. The watch does not keep the device.
@@ -106,23 +136,26 @@ impl Device {
     }
 }
 
-/// The writer: sends what is queued until nothing is. A failed send ends the writer alone: the reader meets the same
-/// error behind the bytes that the device sent before.
-async fn write_queued(device: Rc<Device>) {
-    let Writing(device) = &Writing(device);
-    loop {
-        let Some(bytes) = device.queue.borrow_mut().as_mut().and_then(|queue| queue.gather()) else { return };
+/// Sends what was queued since the last call: each device's writes of one turn together.
+pub fn send_unsent(resources: &Resources) {
+    let mut devices = resources.unsent.take();
+    devices.drain(..).for_each(|device| device.send_queued());
+    resources.unsent.replace(devices);
+}
+
+/// The writer: sends the rest of a send, then what is queued until nothing is. A failed send ends the writer alone: the
+/// reader meets the same error behind the bytes that the device sent before.
+async fn write_queued(writing: Writing, rest: Bytes) {
+    let Writing(device) = &writing;
+    let mut next = Some(rest);
+    while let Some(bytes) = next {
         let sent = device.stream.send_all(bytes, |taken| device.taken(taken)).await;
-        if let Some(queue) = &mut *device.queue.borrow_mut() {
-            match sent {
-                Ok(Sent::Whole) => queue.sent(),
-                Ok(Sent::Abandoned) | Err(_) => queue.clear(),
-            }
-        }
+        device.sent(sent);
+        next = device.gather();
     }
 }
 
-/// The writer's end, also by a panic: those who wait for the flush are told.
+/// Writing's end, also by a panic: those who wait for the flush are told.
 struct Writing(Rc<Device>);
 
 impl Drop for Writing {
