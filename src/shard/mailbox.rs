@@ -112,6 +112,13 @@ pub enum Action {
     Close,
 }
 
+impl Action {
+    /// Bytes that it carries.
+    pub fn data_bytes(&self) -> usize {
+        if let Action::Write(data) = self { data.len() } else { 0 }
+    }
+}
+
 /// What one shard has and has counted.
 #[derive(Debug, Default)]
 pub struct ShardCount {

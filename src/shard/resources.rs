@@ -71,6 +71,8 @@ pub struct Resources {
     pub under_way: RefCell<Vec<Weak<Device>>>,
     /// Devices that have writes from this turn.
     pub unsent: RefCell<Vec<Rc<Device>>>,
+    /// Where writes are put together for one send.
+    pub gathered: RefCell<Vec<u8>>,
     /// For lines about accepting that pauses.
     pub accept_log: LogGate,
     /// For lines about datagram sockets that fail.
@@ -96,6 +98,7 @@ impl Resources {
             devices: Cell::new(0),
             under_way: RefCell::default(),
             unsent: RefCell::default(),
+            gathered: RefCell::default(),
             accept_log: LogGate::default(),
             datagram_log: LogGate::default(),
             scratch: RefCell::new(scratch),

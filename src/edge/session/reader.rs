@@ -158,8 +158,14 @@ impl Session {
         let _owing = self.resources.settling.owe();
         commands.reserve(unpaid.len());
         let mut waited = Duration::ZERO;
+        let mut together = self.window.try_take_together(unpaid.iter().map(|(_, action, _)| self.cost(action)).sum());
         for (device, action, mut large) in unpaid {
-            let data_bytes = if let Action::Write(data) = &action { data.len() } else { 0 };
+            if let Some(together) = &mut together {
+                let credit = together.split(self.cost(&action), large);
+                commands.push(Command { device, action, credit });
+                continue;
+            }
+            let data_bytes = action.data_bytes();
             let credit = loop {
                 match self.window.try_take(data_bytes, large) {
                     Ok(credit) => break credit,
@@ -176,6 +182,10 @@ impl Session {
             commands.push(Command { device, action, credit });
         }
         commands
+    }
+
+    fn cost(&self, action: &Action) -> usize {
+        self.window.cost(action.data_bytes())
     }
 
     async fn send_commands(&self, commands: Vec<Command>) {

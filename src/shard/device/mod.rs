@@ -141,7 +141,7 @@ impl Device {
 
     /// Waits until the writer has ended.
     async fn flushed(&self) {
-        let emptied = self.queue.borrow().as_ref().map(|queue| queue.emptied());
+        let emptied = self.queue.borrow_mut().as_mut().map(|queue| queue.emptied());
         if let Some(emptied) = emptied {
             emptied.notified().await;
         }

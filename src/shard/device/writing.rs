@@ -10,11 +10,11 @@ use super::queue::{Write, WriteQueue};
 use crate::policy::counts::Count;
 use crate::policy::ending::DeviceEnd;
 use crate::policy::roster::SessionId;
-use crate::shard::credit::Credit;
+use crate::shard::credit::{Credit, Returning};
 use crate::shard::resources::Resources;
 use crate::shard::ring::{self, Sent};
 use bytes::Bytes;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -55,31 +55,31 @@ impl Device {
     }
 
     /// Sends what is queued as far as it fits; a writer goes on with the rest.
-    fn send_queued(self: &Rc<Self>) {
-        let writing = Writing(self.clone());
-        while let Some(bytes) = self.gather() {
-            let sent = self.stream.send_now(&bytes);
+    fn send_queued(self: Rc<Self>, scratch: &mut Vec<u8>, returning: &mut Returning) {
+        let writing = Writing(self);
+        if let Some(rest) = writing.0.send_what_fits(scratch, returning) {
+            ring::spawn(write_queued(writing, rest));
+        }
+    }
+
+    /// Gives back the rest of the send that did not fit. A failed send drops what is queued: the reader meets the same
+    /// error behind the bytes that the device sent before.
+    fn send_what_fits(&self, scratch: &mut Vec<u8>, returning: &mut Returning) -> Option<Bytes> {
+        let mut queue = self.queue.borrow_mut();
+        let queue = queue.as_mut()?;
+        while let Some(bytes) = queue.gather(scratch) {
+            let bytes_len = bytes.len();
+            let sent = self.stream.send_now(bytes);
             let count = *sent.as_ref().unwrap_or(&0);
-            self.taken(count);
+            self.resources.counts.add(Count::DeviceBytesWritten, count as u64);
+            queue.taken(count);
             match sent {
-                Err(error) if error.kind() != ErrorKind::WouldBlock => self.sent(Err(error)),
-                _ if count == bytes.len() => self.sent(Ok(Sent::Whole)),
-                _ => return drop(ring::spawn(write_queued(writing, bytes.slice(count..)))),
+                Err(error) if error.kind() != ErrorKind::WouldBlock => queue.clear(),
+                _ if count == bytes_len => queue.sent(returning),
+                _ => return Some(queue.rest(scratch, count)),
             }
         }
-    }
-
-    fn gather(&self) -> Option<Bytes> {
-        self.queue.borrow_mut().as_mut().and_then(|queue| queue.gather())
-    }
-
-    fn sent(&self, sent: io::Result<Sent>) {
-        if let Some(queue) = &mut *self.queue.borrow_mut() {
-            match sent {
-                Ok(Sent::Whole) => queue.sent(),
-                Ok(Sent::Abandoned) | Err(_) => queue.clear(),
-            }
-        }
+        None
     }
 
     /// Gives up what is queued if it makes no progress for the flush limit. The watch does not keep the device.
@@ -139,19 +139,26 @@ impl Device {
 /// Sends what was queued since the last call: each device's writes of one turn together.
 pub fn send_unsent(resources: &Resources) {
     let mut devices = resources.unsent.take();
-    devices.drain(..).for_each(|device| device.send_queued());
+    let mut returning = Returning::default();
+    let mut scratch = resources.gathered.borrow_mut();
+    devices.drain(..).for_each(|device| device.send_queued(&mut scratch, &mut returning));
     resources.unsent.replace(devices);
 }
 
-/// The writer: sends the rest of a send, then what is queued until nothing is. A failed send ends the writer alone: the
-/// reader meets the same error behind the bytes that the device sent before.
+/// The writer: sends the rest of a send, then what is queued until nothing is.
 async fn write_queued(writing: Writing, rest: Bytes) {
     let Writing(device) = &writing;
     let mut next = Some(rest);
     while let Some(bytes) = next {
         let sent = device.stream.send_all(bytes, |taken| device.taken(taken)).await;
-        device.sent(sent);
-        next = device.gather();
+        let mut queue = device.queue.borrow_mut();
+        let Some(queue) = &mut *queue else { return };
+        match sent {
+            Ok(Sent::Whole) => queue.sent(&mut Returning::default()),
+            Ok(Sent::Abandoned) | Err(_) => queue.clear(),
+        }
+        let mut scratch = device.resources.gathered.borrow_mut();
+        next = queue.gather(&mut scratch).is_some().then(|| queue.rest(&scratch, 0));
     }
 }
 
@@ -170,7 +177,7 @@ impl Drop for Writing {
             device.finish_writing();
         }
         if let Some(queue) = queue {
-            queue.emptied().notify_waiters();
+            queue.end();
         }
     }
 }
