@@ -264,7 +264,11 @@ impl Port {
                 Appended::Closed => {}
             }
         }
-        ring::spawn(device::serve(device, unopened));
+        if unopened.is_empty() {
+            ring::spawn(device::serve(device));
+        } else {
+            ring::spawn(device::serve_late(device, unopened));
+        }
     }
 
     /// A device is gone that held this audience.

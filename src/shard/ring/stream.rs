@@ -90,7 +90,7 @@ impl Stream {
                 (Err(error), _) => error,
             };
             match error.raw_os_error() {
-                Some(libc::ENOBUFS) => pool.freed().await,
+                Some(libc::ENOBUFS) => Box::pin(pool.freed()).await,
                 Some(libc::ECANCELED) => {
                     self.0.interrupted.set(false);
                     return Ok(Receipt::Interrupted);
