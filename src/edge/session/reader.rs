@@ -23,6 +23,8 @@ use tokio::sync::oneshot;
 const COPIED_BYTES_MAX: usize = 4 << 10;
 /// Reads without waiting whose commands are gathered, each as large as a receive buffer.
 const GATHERED_READS_MAX: usize = 64;
+/// Commands that are gathered before the others of the shard have their turn.
+const GATHERED_COMMANDS_MAX: usize = 512;
 /// How often a wait looks again at what it waits for.
 const WAIT_STEP: Duration = Duration::from_millis(200);
 
@@ -78,7 +80,8 @@ impl Session {
     /// Reads on without waiting, where the last read was full: what a driver has sent together goes to its port
     /// together, and from there in one send to each device.
     fn read_more(&self, gathering: &mut Gathering) -> Option<Decoded> {
-        let gathers = gathering.may_go_on && gathering.reads < GATHERED_READS_MAX && !self.resources.settling.is_held();
+        let has_room = gathering.reads < GATHERED_READS_MAX && gathering.commands.len() < GATHERED_COMMANDS_MAX;
+        let gathers = gathering.may_go_on && has_room && !self.resources.settling.is_held();
         if !gathers || !self.try_reserve_for_next_read() {
             return None;
         }
