@@ -72,15 +72,26 @@ pub async fn exchange(api: SocketAddr, request: &[u8]) -> io::Result<Answer> {
     tokio::time::timeout(ANSWER_TIME_MAX, exchanged).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
+/// What every shard reports, in the order of their indices.
+///
+/// # Errors
+/// As [`get`]; `Unsupported` where there is no such route.
+pub async fn each_shard(api: SocketAddr, base: &str, token: &str) -> io::Result<Vec<ShardReport>> {
+    let answer = get(api, &format!("{base}/shards"), token).await?;
+    if answer.status == 404 {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let Shards { shards } = serde_json::from_str(&answer.body)?;
+    Ok(shards)
+}
+
 /// The sum of what every shard reports.
 ///
 /// # Errors
 /// As [`get`].
 pub async fn shards(api: SocketAddr, token: &str) -> io::Result<ShardReport> {
-    let answer = get(api, "/api/server/shards", token).await?;
-    let Shards { shards } = serde_json::from_str(&answer.body)?;
     let mut sum = ShardReport::default();
-    for shard in shards {
+    for shard in each_shard(api, "/api/server", token).await? {
         sum.sessions += shard.sessions;
         sum.ports += shard.ports;
         sum.devices += shard.devices;

@@ -77,34 +77,45 @@ impl Frames {
     /// # Errors
     /// [`FrameFault`]; nothing can be taken after it.
     pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, FrameFault> {
-        let rest = &self.bytes[self.taken..];
-        let Some((head_bytes, payload_len)) = lengths(rest) else { return Ok(None) };
-        if let Some(why) = fault(rest[0], rest[1], payload_len) {
-            return Err(FrameFault { head: rest[..head_bytes].to_vec(), frames: self.frames, why });
-        }
-        let frame_bytes = head_bytes + payload_len as usize;
-        if rest.len() < frame_bytes {
+        let frames = self.frames;
+        let Some((frame, frame_bytes)) =
+            parse(&self.bytes[self.taken..]).map_err(|fault| FrameFault { frames, ..fault })?
+        else {
             return Ok(None);
-        }
+        };
         self.taken += frame_bytes;
         self.frames += 1;
-        let frame = &self.bytes[self.taken - frame_bytes..self.taken];
-        let payload = &frame[head_bytes..];
-        Ok(Some(match frame[0] & 0x0f {
-            opcode::BINARY => Frame::Binary(payload),
-            opcode::PING => Frame::Ping(payload),
-            opcode::PONG => Frame::Pong(payload),
-            _ => {
-                let code = payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
-                Frame::Close(code, String::from_utf8_lossy(payload.get(2..).unwrap_or_default()).into_owned())
-            }
-        }))
+        Ok(Some(frame))
     }
 
     /// Bytes of a frame that is not whole yet.
     pub fn left(&self) -> usize {
         self.bytes.len() - self.taken
     }
+}
+
+/// The frame that these bytes begin with, and how many of them it takes; `None` where it is not whole.
+///
+/// # Errors
+/// [`FrameFault`], which counts no frames before it.
+pub fn parse(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, FrameFault> {
+    let Some((head_bytes, payload_len)) = lengths(bytes) else { return Ok(None) };
+    if let Some(why) = fault(bytes[0], bytes[1], payload_len) {
+        return Err(FrameFault { head: bytes[..head_bytes].to_vec(), frames: 0, why });
+    }
+    let frame_bytes = head_bytes + payload_len as usize;
+    let Some(frame) = bytes.get(..frame_bytes) else { return Ok(None) };
+    let payload = &frame[head_bytes..];
+    let frame = match frame[0] & 0x0f {
+        opcode::BINARY => Frame::Binary(payload),
+        opcode::PING => Frame::Ping(payload),
+        opcode::PONG => Frame::Pong(payload),
+        _ => {
+            let code = payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
+            Frame::Close(code, String::from_utf8_lossy(payload.get(2..).unwrap_or_default()).into_owned())
+        }
+    };
+    Ok(Some((frame, frame_bytes)))
 }
 
 /// Bytes of the head and of the payload, once the head is whole.
@@ -140,7 +151,20 @@ fn fault(first: u8, second: u8, payload_len: u64) -> Option<&'static str> {
 /// Appends a masked frame with these flags and opcode.
 pub fn append(out: &mut Vec<u8>, flags_and_opcode: u8, payload: &[u8], mask: [u8; 4]) {
     append_head(out, flags_and_opcode, payload.len() as u64, mask);
-    out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
+    let start = out.len();
+    out.extend_from_slice(payload);
+    apply_mask(&mut out[start..], mask);
+}
+
+/// Masks a payload in place, from its first byte on.
+pub fn apply_mask(payload: &mut [u8], mask: [u8; 4]) {
+    let (words, rest) = payload.as_chunks_mut::<4>();
+    for word in words {
+        *word = (u32::from_ne_bytes(*word) ^ u32::from_ne_bytes(mask)).to_ne_bytes();
+    }
+    for (byte, key) in rest.iter_mut().zip(mask) {
+        *byte ^= key;
+    }
 }
 
 /// Appends the head of a masked frame with a payload of `payload_len` bytes, which may never follow.

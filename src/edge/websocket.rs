@@ -139,6 +139,11 @@ impl WebSocket {
         self.control = pongs;
     }
 
+    /// Whether control frames wait to be taken.
+    pub fn has_control(&self) -> bool {
+        !self.control.is_empty()
+    }
+
     /// Takes whole control frames to be sent; empty where none are left.
     pub fn take_control(&mut self) -> Vec<u8> {
         if self.control.is_empty() {

@@ -52,6 +52,13 @@ impl Window {
         }
     }
 
+    /// Takes the credit of several requests that cost `bytes` in all, to be split, if it is free.
+    pub fn try_take_together(&self, bytes: usize) -> Option<Credit> {
+        let bytes = u32::try_from(bytes).ok().filter(|&bytes| bytes <= self.0.bytes_max)?;
+        self.0.free.try_acquire_many(bytes).ok()?.forget();
+        Some(Credit { window: self.0.clone(), bytes, _large: None })
+    }
+
     /// Waits until credit for `data_bytes` is free. May be raced.
     pub async fn free_for(&self, data_bytes: usize) {
         // The semaphore is never closed; the permit goes back at once, to be taken by `try_take`.
@@ -74,6 +81,13 @@ impl Window {
 }
 
 impl Credit {
+    /// Takes out what one request costs: [`Window::cost`] of its data.
+    pub fn split(&mut self, cost: usize, large: Option<Reservation>) -> Credit {
+        let bytes = u32::try_from(cost).unwrap_or(u32::MAX).min(self.bytes);
+        self.bytes -= bytes;
+        Credit { window: self.window.clone(), bytes, _large: large }
+    }
+
     /// The bytes that were paid.
     pub fn bytes(&self) -> usize {
         self.bytes as usize
@@ -83,6 +97,20 @@ impl Credit {
 impl Drop for Credit {
     fn drop(&mut self) {
         self.window.free.add_permits(self.bytes());
+    }
+}
+
+/// Credits on their way back, those of one window together. They are back when it drops.
+#[derive(Debug, Default)]
+pub struct Returning(Option<Credit>);
+
+impl Returning {
+    /// Adds what one request had paid.
+    pub fn add(&mut self, mut credit: Credit) {
+        match &mut self.0 {
+            Some(held) if Arc::ptr_eq(&held.window, &credit.window) => held.bytes += std::mem::take(&mut credit.bytes),
+            other => *other = Some(credit),
+        }
     }
 }
 
@@ -117,6 +145,21 @@ mod tests {
         assert_eq!((first.bytes(), window.used_bytes()), (REQUEST_BYTES, 2 * REQUEST_BYTES));
         drop(first);
         assert!(window.try_take(0, None).is_ok());
+    }
+
+    #[test]
+    fn credits_taken_and_given_back_together_are_as_many_as_one_by_one() {
+        let (_, window) = window(1_000);
+        let mut together = window.try_take_together(700).unwrap();
+        let credits = [together.split(300, None), together.split(400, None)];
+        drop(together);
+        assert!(window.try_take_together(301).is_none());
+        let mut returning = Returning::default();
+        credits.into_iter().for_each(|credit| returning.add(credit));
+        assert!(window.try_take_together(301).is_none());
+        drop(returning);
+        assert!(window.try_take_together(1_000).is_some());
+        assert!(window.try_take_together(1_001).is_none());
     }
 
     #[test]

@@ -137,6 +137,13 @@ pub enum Action {
     Close,
 }
 
+impl Action {
+    /// Bytes that it carries.
+    pub fn data_bytes(&self) -> usize {
+        if let Action::Write(data) = self { data.len() } else { 0 }
+    }
+}
+
 /// The way to every shard's mailbox.
 #[derive(Debug, Clone)]
 pub struct Peers(Arc<[mpsc::Sender<Request>]>);

@@ -86,6 +86,7 @@ impl Shard {
         while mailbox.recv_many(&mut batch, BATCH_REQUESTS).await > 0 {
             since_turn += batch.iter().map(Request::work).sum::<usize>();
             batch.drain(..).for_each(|request| self.carry_out(request));
+            device::send_unsent(&self.resources);
             if since_turn >= TURN_WORK {
                 ring::turn().await;
                 since_turn = 0;
@@ -105,6 +106,8 @@ impl Shard {
                 }
             }
             Request::LetGo { port, session, credit_bytes, reply } => {
+                // What fits into its socket does not count against a device.
+                device::send_unsent(&self.resources);
                 if let Some(port) = self.ports.borrow().get(&port) {
                     port.let_go(session, credit_bytes);
                 }

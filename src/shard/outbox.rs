@@ -82,6 +82,8 @@ pub struct Subscription {
     module: Option<Arc<str>>,
     chunk_bytes_max: usize,
     open: RefCell<Vec<u8>>,
+    /// Bytes of the chunk before, which the next is made as large as.
+    chunk_bytes_before: Cell<usize>,
     flush_due: Notify,
     /// Whoever waits for room holds the one turn, and waits on `room`; others wait for the turn.
     turn: Semaphore,
@@ -121,6 +123,7 @@ impl Subscription {
             module,
             chunk_bytes_max: outbox.chunk_bytes_max,
             open: RefCell::new(Vec::new()),
+            chunk_bytes_before: Cell::new(CHUNK_BYTES_MIN),
             flush_due: Notify::new(),
             turn: Semaphore::new(1),
             room: Notify::new(),
@@ -257,7 +260,7 @@ impl Subscription {
         let mut open = self.open.borrow_mut();
         let needed = open.len() + frame::framed_len(message);
         if needed > open.capacity() {
-            let doubled = (open.capacity() * 2).max(CHUNK_BYTES_MIN).min(self.chunk_bytes_max);
+            let doubled = (open.capacity() * 2).max(self.chunk_bytes_before.get()).min(self.chunk_bytes_max);
             let more = needed.max(doubled) - open.len();
             open.reserve_exact(more);
         }
@@ -298,6 +301,7 @@ impl Flusher {
             let chunk = std::mem::take(&mut *subscription.open.borrow_mut());
             if !chunk.is_empty() {
                 self.backlog.left_port(chunk.len());
+                subscription.chunk_bytes_before.set(chunk.len().max(CHUNK_BYTES_MIN));
                 place.send(chunk);
                 subscription.room.notify_one();
             }

@@ -295,7 +295,11 @@ impl Port {
                 Appended::Closed => {}
             }
         }
-        ring::spawn(device::serve(device, unopened));
+        if unopened.is_empty() {
+            ring::spawn(device::serve(device));
+        } else {
+            ring::spawn(device::serve_late(device, unopened));
+        }
     }
 
     fn refuse(&self, remote_ip: IpAddr, refusal: DeviceRefusal) {

@@ -128,10 +128,16 @@ pub struct Resources {
     pub devices: Cell<usize>,
     /// Devices that have a user timeout, as bytes may be under way to them.
     pub under_way: RefCell<Vec<Weak<Device>>>,
+    /// Devices that have writes from this turn.
+    pub unsent: RefCell<Vec<Rc<Device>>>,
+    /// Where writes are put together for one send.
+    pub gathered: RefCell<Vec<u8>>,
     /// For lines about accepting that pauses.
     pub accept_log: LogGate,
     /// For lines about datagram sockets that fail.
     pub datagram_log: LogGate,
+    /// Where a session reads on without waiting: as large as a receive buffer.
+    pub scratch: RefCell<Vec<u8>>,
     /// One batch for all UDP ports, made with the first.
     pub datagrams: RefCell<Option<DatagramBatch>>,
 }
@@ -140,6 +146,7 @@ impl Resources {
     /// What a shard starts with. Called on its own thread, in its runtime.
     pub fn new(shard: usize, shared: Shared) -> Self {
         let pool = Pool::new(shared.limits.receive_buffers, shared.limits.receive_buffer_bytes);
+        let scratch = vec![0; shared.limits.receive_buffer_bytes];
         Resources {
             shard,
             shared,
@@ -157,8 +164,11 @@ impl Resources {
             settling: Settling::default(),
             devices: Cell::new(0),
             under_way: RefCell::default(),
+            unsent: RefCell::default(),
+            gathered: RefCell::default(),
             accept_log: LogGate::default(),
             datagram_log: LogGate::default(),
+            scratch: RefCell::new(scratch),
             datagrams: RefCell::new(None),
         }
     }

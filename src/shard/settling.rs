@@ -35,9 +35,14 @@ impl Settling {
 
     /// Waits while the shard settles; to be called before anything more of a driver is taken up.
     pub async fn pass(&self) {
-        while self.phase.get() == Phase::Settling {
+        while self.is_held() {
             self.ended.notified().await;
         }
+    }
+
+    /// Whether [`pass`](Self::pass) would wait.
+    pub fn is_held(&self) -> bool {
+        self.phase.get() == Phase::Settling
     }
 
     /// Begins: sessions take up no more.

@@ -115,7 +115,7 @@ fn a_driver_that_takes_nothing_is_let_go_and_the_others_go_on(shards: usize) {
             scope.spawn(move || sender.send(&pattern(4, 0, SIZE)));
             expect_stream(&mut reading, &addr, 4, 0..SIZE);
         });
-        assert_eq!(daemon.count("sessions_stalled"), 1);
+        daemon.until_count("sessions_stalled", 1);
         daemon.until_logged("1013");
         daemon.until_statistics(&json!({
             "udp_listeners": {}, "tcp_listeners": {port.to_string(): 1}, "tcp_clients": {port.to_string(): 1}

@@ -110,6 +110,7 @@ fn a_pause_longer_than_the_credit_wait_lets_no_device_go_that_reads(shards: usiz
                 }
             });
             daemon.until_count("credit_waits", 1);
+            daemon.until_count("device_bytes_written", 100_000);
             daemon.signal(Signal::STOP);
             // It takes all that the kernel has for it, and would take more.
             device.expect(&pattern(2, 0, 100_000));

@@ -1,6 +1,6 @@
 //! The reader of a session: a driver's messages become commands, which pay with credit and go to the port's home.
 //!
-//! **Invariants.** Commands leave in the order of their messages. The socket is left unread for the credit wait at most. A
+//! **Invariants.** What is paid is sent before the reader waits. Commands leave in the order of their messages. The socket is left unread for the credit wait at most. A
 //! large message reserves its bytes as they come.
 //! **Not here.** Frames and protocol errors (`websocket`).
 
@@ -21,48 +21,85 @@ use tokio::sync::oneshot;
 
 /// Payloads below this are copied: a slice would keep the whole read buffer alive.
 const COPIED_BYTES_MAX: usize = 4 << 10;
+/// Reads without waiting whose commands are gathered, each as large as a receive buffer.
+const GATHERED_READS_MAX: usize = 64;
+/// Commands that are gathered before the others of the shard have their turn.
+const GATHERED_COMMANDS_MAX: usize = 512;
 /// How often a wait looks again at what it waits for.
 const WAIT_STEP: Duration = Duration::from_millis(200);
 
 /// A command that has not paid yet, and the memory of its large message.
 type Unpaid = (DeviceAddr, Action, Option<Reservation>);
+/// The commands of one read, and how the session ends behind them.
+type Decoded = (Vec<Unpaid>, Option<SessionEnd>);
 
 impl Session {
     /// Reads the driver's socket until the session ends.
     pub(super) async fn read(self: Rc<Self>, first: Vec<u8>) {
         let _reading = Reading(self.clone());
         let mut next = (!first.is_empty()).then(|| self.decode(&first));
+        let mut gathering = Gathering::default();
         while self.reads_on() {
-            let (unpaid, end) = match next.take() {
-                Some(decoded) => decoded,
-                None if self.reserve_for_next_read().await => match self.receive().await {
-                    Ok(Receipt::Data(bytes)) => {
-                        self.resources.settling.pass().await;
-                        self.decode(&bytes)
-                    }
-                    Ok(Receipt::End) => (Vec::new(), Some(SessionEnd::DriverGone)),
-                    Ok(Receipt::Interrupted) if self.end.get().is_some() => return,
-                    Ok(Receipt::Interrupted) => continue,
-                    Err(error) => (Vec::new(), Some(SessionEnd::Io(error.kind()))),
-                },
-                None => return,
+            let decoded = match next.take().or_else(|| self.read_more(&mut gathering)) {
+                Some(decoded) => Some(decoded),
+                None => {
+                    self.send_commands(gathering.take()).await;
+                    self.read_next(&mut gathering).await
+                }
             };
-            if let Some(end) = end {
-                return self.request_last(unpaid, end).await;
+            match decoded {
+                Some((unpaid, Some(end))) => return self.request_last(unpaid, end, gathering.take()).await,
+                Some((unpaid, None)) => gathering.commands = self.pay(unpaid, gathering.commands).await,
+                None if self.end.get().is_some() => break,
+                None => {}
             }
-            self.request(unpaid).await;
         }
+        self.send_commands(gathering.take()).await;
     }
 
-    async fn receive(&self) -> io::Result<Receipt> {
+    /// Waits for the next bytes of the driver; `None` where an interrupt came instead.
+    async fn read_next(&self, gathering: &mut Gathering) -> Option<Decoded> {
+        if !self.reserve_for_next_read().await {
+            return None;
+        }
         self.is_reading.set(true);
         let received = self.stream.receive(&self.resources.pool).await;
         self.is_reading.set(false);
-        received
+        match received {
+            Ok(Receipt::Data(bytes)) => {
+                self.resources.settling.pass().await;
+                gathering.may_go_on = bytes.len() == self.resources.pool.buffer_bytes();
+                Some(self.decode(&bytes))
+            }
+            Ok(Receipt::Interrupted) => None,
+            Ok(Receipt::End) => Some((Vec::new(), Some(SessionEnd::DriverGone))),
+            Err(error) => Some((Vec::new(), Some(SessionEnd::Io(error.kind())))),
+        }
+    }
+
+    /// Reads on without waiting, where the last read was full: what a driver has sent together goes to its port
+    /// together, and from there in one send to each device.
+    fn read_more(&self, gathering: &mut Gathering) -> Option<Decoded> {
+        let has_room = gathering.reads < GATHERED_READS_MAX && gathering.commands.len() < GATHERED_COMMANDS_MAX;
+        let gathers = gathering.may_go_on && has_room && !self.resources.settling.is_held();
+        if !gathers || !self.try_reserve_for_next_read() {
+            return None;
+        }
+        gathering.reads += 1;
+        let mut bytes = self.resources.scratch.borrow_mut();
+        match self.stream.receive_now(&mut bytes) {
+            Ok(0) => Some((Vec::new(), Some(SessionEnd::DriverGone))),
+            Ok(count) => {
+                gathering.may_go_on = count == bytes.len();
+                Some(self.decode(&bytes[..count]))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Err(error) => Some((Vec::new(), Some(SessionEnd::Io(error.kind())))),
+        }
     }
 
     /// The commands in the next bytes of the driver, and how the session ends over them.
-    fn decode(&self, bytes: &[u8]) -> (Vec<Unpaid>, Option<SessionEnd>) {
+    fn decode(&self, bytes: &[u8]) -> Decoded {
         self.is_alive.set(true);
         self.resources.counts.add(Count::DriverBytesReceived, bytes.len() as u64);
         self.presence.received(bytes.len(), self.resources.clock_s.get());
@@ -85,21 +122,24 @@ impl Session {
             unpaid.push((device, action, self.take_large_memory()));
             Ok(())
         });
-        self.control_due.notify_one();
+        if websocket.has_control() {
+            self.control_due.notify_one();
+        }
         (unpaid, result.err())
     }
 
     /// Sends on what came before an ending. The driver is told goodbye, or has its close frame answered, when that is done:
     /// so it knows that its writes are on their way.
-    async fn request_last(&self, unpaid: Vec<Unpaid>, end: SessionEnd) {
+    async fn request_last(&self, unpaid: Vec<Unpaid>, end: SessionEnd, paid: Vec<Command>) {
         if matches!(end, SessionEnd::DriverGone | SessionEnd::Io(_)) {
             self.set_end(end);
             // Ends a send that nobody will take.
             self.stream.shutdown(Shutdown::Both);
-            return self.request(unpaid).await;
+        } else {
+            self.goodbye_waits.set(true);
         }
-        self.goodbye_waits.set(true);
-        self.request(unpaid).await;
+        let commands = self.pay(unpaid, paid).await;
+        self.send_commands(commands).await;
         self.set_end(end);
     }
 
@@ -116,13 +156,20 @@ impl Session {
         }
     }
 
-    /// Pays for commands as credit comes, and sends them to the port's home in order.
-    async fn request(&self, unpaid: Vec<Unpaid>) {
+    /// Pays for commands as credit comes, and adds them to those that are paid. Before a wait all that is paid is sent to
+    /// the port's home.
+    async fn pay(&self, unpaid: Vec<Unpaid>, mut commands: Vec<Command>) -> Vec<Command> {
         let _owing = self.resources.settling.owe();
-        let mut commands = Vec::with_capacity(unpaid.len());
+        commands.reserve(unpaid.len());
         let mut waited = Duration::ZERO;
+        let mut together = self.window.try_take_together(unpaid.iter().map(|(_, action, _)| self.cost(action)).sum());
         for (device, action, mut large) in unpaid {
-            let data_bytes = if let Action::Write(data) = &action { data.len() } else { 0 };
+            if let Some(together) = &mut together {
+                let credit = together.split(self.cost(&action), large);
+                commands.push(Command { device, action, credit });
+                continue;
+            }
+            let data_bytes = action.data_bytes();
             let credit = loop {
                 match self.window.try_take(data_bytes, large) {
                     Ok(credit) => break credit,
@@ -136,16 +183,21 @@ impl Session {
                     self.end.get(),
                     Some(SessionEnd::Stalled | SessionEnd::Silent | SessionEnd::Failed | SessionEnd::Operator)
                 ) {
-                    return;
+                    return commands;
                 }
             };
             commands.push(Command { device, action, credit });
         }
-        self.send_commands(commands).await;
+        commands
+    }
+
+    fn cost(&self, action: &Action) -> usize {
+        self.window.cost(action.data_bytes())
     }
 
     async fn send_commands(&self, commands: Vec<Command>) {
         if !commands.is_empty() {
+            let _owing = self.resources.settling.owe();
             let request = Request::Commands { port: self.port, session: self.id, commands };
             self.resources.shared.peers.ask_home(self.port, request).await;
         }
@@ -173,20 +225,8 @@ impl Session {
 
     /// Makes sure that what the next read may add to a large message is reserved; false where the session has ended.
     async fn reserve_for_next_read(&self) -> bool {
-        let message_bytes = self.websocket.borrow().message_bytes();
-        let above = (message_bytes + self.resources.pool.buffer_bytes()).saturating_sub(LARGE_MESSAGE_BYTES);
-        if above == 0 {
-            // A large message that was none of devices' has given its memory up.
-            self.take_large_memory();
-            return true;
-        }
-        let needed = self.memory_bytes_min + above.next_multiple_of(LARGE_MESSAGE_BYTES);
         let since = Instant::now();
-        loop {
-            let reserved = self.memory.borrow().amount();
-            if reserved >= needed || self.memory.borrow_mut().grow(needed - reserved) {
-                return true;
-            }
+        while !self.try_reserve_for_next_read() {
             if since.elapsed() >= self.resources.limits().credit_wait_max {
                 self.set_end(SessionEnd::NoMemory);
                 return false;
@@ -196,6 +236,37 @@ impl Session {
                 return false;
             }
         }
+        true
+    }
+
+    fn try_reserve_for_next_read(&self) -> bool {
+        let message_bytes = self.websocket.borrow().message_bytes();
+        let above = (message_bytes + self.resources.pool.buffer_bytes()).saturating_sub(LARGE_MESSAGE_BYTES);
+        if above == 0 {
+            // A large message that was none of devices' has given its memory up.
+            self.take_large_memory();
+            return true;
+        }
+        let needed = self.memory_bytes_min + above.next_multiple_of(LARGE_MESSAGE_BYTES);
+        let reserved = self.memory.borrow().amount();
+        reserved >= needed || self.memory.borrow_mut().grow(needed - reserved)
+    }
+}
+
+/// What has been read of a driver since it last waited.
+#[derive(Default)]
+struct Gathering {
+    /// Paid for, and not sent to the port yet.
+    commands: Vec<Command>,
+    reads: usize,
+    /// The last read was full: more may be there.
+    may_go_on: bool,
+}
+
+impl Gathering {
+    /// What was gathered; a new one begins.
+    fn take(&mut self) -> Vec<Command> {
+        std::mem::take(self).commands
     }
 }
 

@@ -8,13 +8,17 @@ use crate::policy::counts::Count;
 use crate::policy::ending::SessionEnd;
 use crate::protocol::frame::FrameWalk;
 use crate::shard::outbox::Inbox;
-use crate::shard::ring::Sent;
+use crate::shard::ring::{self, Sent};
 use bytes::Bytes;
 use std::net::Shutdown;
+
+/// Chunks that leave before the ring has a turn: sends need none, and an inbox that another shard fills may never be empty.
+const TURN_CHUNKS: u32 = 16;
 
 impl Session {
     /// Takes chunks from the inbox to the socket, and control frames between them, until the session ends.
     pub(super) async fn write(&self, inbox: &mut Inbox) {
+        let mut chunks = 0_u32;
         while self.end.get().is_none() {
             let chunk = tokio::select! {
                 () = self.control_due.notified() => None,
@@ -33,6 +37,10 @@ impl Session {
             }
             if self.end.get().is_none() && !self.goodbye_waits.get() {
                 self.send_control().await;
+            }
+            chunks += 1;
+            if chunks.is_multiple_of(TURN_CHUNKS) {
+                ring::turn().await;
             }
         }
         self.say_goodbye().await;

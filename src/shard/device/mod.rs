@@ -9,7 +9,7 @@
 mod queue;
 mod writing;
 
-pub use writing::watch_under_way;
+pub use writing::{send_unsent, watch_under_way};
 
 use crate::policy::counts::Count;
 use crate::policy::ending::DeviceEnd;
@@ -201,7 +201,7 @@ impl Device {
 
     /// Waits until the writer has ended.
     async fn flushed(&self) {
-        let emptied = self.queue.borrow().as_ref().map(|queue| queue.emptied());
+        let emptied = self.queue.borrow_mut().as_mut().map(|queue| queue.emptied());
         if let Some(emptied) = emptied {
             emptied.notified().await;
         }
@@ -211,7 +211,12 @@ impl Device {
     async fn read(&self) -> DeviceEnd {
         loop {
             match self.stream.receive(&self.resources().pool).await {
-                Ok(Receipt::Data(data)) => self.deliver(data).await,
+                Ok(Receipt::Data(data)) => {
+                    // What is rare is boxed, here and in `serve`: an idle device is its reading alone.
+                    if let Some((data, waiting)) = self.deliver(data) {
+                        Box::pin(self.deliver_waiting(data, waiting)).await;
+                    }
+                }
                 Ok(Receipt::End) => return self.ending.get().unwrap_or(DeviceEnd::DeviceClosed),
                 Ok(Receipt::Interrupted) => {
                     if let (Some(why), true) = (self.ending.get(), self.is_flushed()) {
@@ -223,7 +228,8 @@ impl Device {
         }
     }
 
-    async fn deliver(&self, data: Buffer) {
+    /// Hands the bytes to its drivers. Where some have no room, the bytes and who waits for them come back.
+    fn deliver(&self, data: Buffer) -> Option<(Vec<u8>, Vec<Rc<Subscription>>)> {
         let counts = &self.resources().counts;
         self.received(data.len() as u64);
         let message = ToDriver::Received { device: self.name(), data: &data };
@@ -235,13 +241,12 @@ impl Device {
                 Appended::Closed => {}
             }
         }
-        if !waiting.is_empty() {
-            // The buffer goes back before the wait: a slow driver must not keep the shard's buffers from others.
-            let copy = data.to_vec();
-            drop(data);
-            counts.one(Count::OutboxWaits);
-            Box::pin(self.deliver_waiting(copy, waiting)).await;
+        if waiting.is_empty() {
+            return None;
         }
+        counts.one(Count::OutboxWaits);
+        // The buffer goes back before the wait: a slow driver must not keep the shard's buffers from others.
+        Some((data.to_vec(), waiting))
     }
 
     fn received(&self, bytes: u64) {
@@ -286,15 +291,18 @@ impl Drop for Device {
     }
 }
 
-/// A device's task: tells `unopened` that it is there, reads it, and ends it.
-pub async fn serve(device: Rc<Device>, unopened: Vec<Rc<Subscription>>) {
+/// A device's task: reads it, and ends it.
+pub async fn serve(device: Rc<Device>) {
     let leaving = Leaving { device, announced: false };
-    let device = &leaving.device;
-    if !unopened.is_empty() {
-        // What is rare is boxed, here and below: an idle device is its reading alone.
-        Box::pin(device.tell_opened(unopened)).await;
-    }
-    let end = device.read().await;
+    let end = leaving.device.read().await;
+    Box::pin(leaving.end(end)).await;
+}
+
+/// The task of a device that `unopened` have to be told of first.
+pub async fn serve_late(device: Rc<Device>, unopened: Vec<Rc<Subscription>>) {
+    let leaving = Leaving { device, announced: false };
+    leaving.device.tell_opened(unopened).await;
+    let end = leaving.device.read().await;
     Box::pin(leaving.end(end)).await;
 }
 

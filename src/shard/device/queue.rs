@@ -5,7 +5,7 @@
 //! **Not here.** Sending (`writing`). The queue has no bound of its own: credit is.
 
 use crate::policy::roster::SessionId;
-use crate::shard::credit::Credit;
+use crate::shard::credit::{Credit, Returning};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -23,7 +23,8 @@ pub struct WriteQueue {
     sending: usize,
     /// Bytes that the kernel has taken in all.
     taken_bytes: i64,
-    emptied: Rc<Notify>,
+    /// Told at the end, where someone waits for it.
+    emptied: Option<Rc<Notify>>,
 }
 
 /// One write of a session.
@@ -40,7 +41,7 @@ impl WriteQueue {
     /// A queue of one write.
     pub fn new(write: Write) -> Self {
         let bytes = write.data.len();
-        WriteQueue { writes: VecDeque::from([write]), bytes, sending: 0, taken_bytes: 0, emptied: Rc::default() }
+        WriteQueue { writes: VecDeque::from([write]), bytes, sending: 0, taken_bytes: 0, emptied: None }
     }
 
     /// Adds a write.
@@ -59,24 +60,32 @@ impl WriteQueue {
         self.writes.iter().filter(|write| write.session == session).map(|write| write.credit.bytes()).sum()
     }
 
-    /// The bytes for the next send, which holds what they came from until [`sent`](Self::sent); `None` when nothing is
-    /// queued.
-    pub fn gather(&mut self) -> Option<Bytes> {
+    /// The bytes for the next send, put together in `scratch` where they are of more than one write. The send holds what
+    /// they came from until [`sent`](Self::sent). `None` when nothing is queued.
+    pub fn gather<'a>(&'a mut self, scratch: &'a mut Vec<u8>) -> Option<&'a [u8]> {
         let first = self.writes.front()?;
         if self.writes.len() == 1 || first.data.len() >= GATHERED_BYTES_MAX {
             self.sending = 1;
-            return Some(first.data.clone());
+            return Some(&first.data);
         }
-        let mut bytes = Vec::new();
+        scratch.clear();
         self.sending = 0;
         for write in &self.writes {
-            if bytes.len() + write.data.len() > GATHERED_BYTES_MAX {
+            if scratch.len() + write.data.len() > GATHERED_BYTES_MAX {
                 break;
             }
-            bytes.extend_from_slice(&write.data);
+            scratch.extend_from_slice(&write.data);
             self.sending += 1;
         }
-        Some(Bytes::from(bytes))
+        Some(scratch)
+    }
+
+    /// The same bytes from `at` on, for a send that outlasts this turn.
+    pub fn rest(&self, scratch: &[u8], at: usize) -> Bytes {
+        match self.writes.front() {
+            Some(only) if self.sending == 1 => only.data.slice(at..),
+            _ => Bytes::copy_from_slice(&scratch[at..]),
+        }
     }
 
     /// The kernel has taken bytes of the pending send.
@@ -90,9 +99,11 @@ impl WriteQueue {
     }
 
     /// The pending send has ended well: what it held is done with, unless [`clear`](Self::clear) came first.
-    pub fn sent(&mut self) {
-        let sent = self.writes.drain(..self.sending);
-        self.bytes -= sent.map(|write| write.data.len()).sum::<usize>();
+    pub fn sent(&mut self, returning: &mut Returning) {
+        for write in self.writes.drain(..self.sending) {
+            self.bytes -= write.data.len();
+            returning.add(write.credit);
+        }
         self.sending = 0;
     }
 
@@ -114,9 +125,16 @@ impl WriteQueue {
         before - self.writes.len()
     }
 
-    /// Told when the queue's writer has ended.
-    pub fn emptied(&self) -> Rc<Notify> {
-        self.emptied.clone()
+    /// Told when the queue has come to its end.
+    pub fn emptied(&mut self) -> Rc<Notify> {
+        self.emptied.get_or_insert_default().clone()
+    }
+
+    /// Tells those who wait for the end.
+    pub fn end(self) {
+        if let Some(emptied) = self.emptied {
+            emptied.notify_waiters();
+        }
     }
 }
 
@@ -142,24 +160,27 @@ mod tests {
         let mut queue = WriteQueue::new(write(&window, 1, b"ab"));
         queue.push(write(&window, 2, b"cd"));
         queue.push(write(&window, 1, &[7; GATHERED_BYTES_MAX]));
-        assert_eq!(queue.gather().unwrap(), "abcd");
-        queue.sent();
-        assert_eq!(queue.gather().unwrap().len(), GATHERED_BYTES_MAX);
-        queue.sent();
-        assert!(queue.gather().is_none());
+        let mut scratch = Vec::new();
+        assert_eq!(queue.gather(&mut scratch).unwrap(), b"abcd");
+        assert_eq!(queue.rest(&scratch, 3), "d");
+        queue.sent(&mut Returning::default());
+        assert_eq!(queue.gather(&mut scratch).unwrap().len(), GATHERED_BYTES_MAX);
+        assert_eq!(queue.rest(&scratch, 1).len(), GATHERED_BYTES_MAX - 1);
+        queue.sent(&mut Returning::default());
+        assert!(queue.gather(&mut scratch).is_none());
     }
 
     #[test]
     fn what_a_send_holds_stays_when_its_sessions_writes_are_dropped() {
         let window = window();
         let mut queue = WriteQueue::new(write(&window, 1, b"a"));
-        queue.gather();
+        queue.gather(&mut Vec::new());
         queue.push(write(&window, 1, b"b"));
         queue.push(write(&window, 2, b"c"));
         assert_eq!((queue.bytes(), queue.drop_writes_of(SessionId(1)), queue.bytes()), (3, 1, 2));
         assert_eq!(queue.credit_of(SessionId(1)), REQUEST_BYTES + 1);
-        queue.sent();
-        assert_eq!(queue.gather().unwrap(), "c");
+        queue.sent(&mut Returning::default());
+        assert_eq!(queue.gather(&mut Vec::new()).unwrap(), b"c");
     }
 
     #[test]
@@ -167,10 +188,10 @@ mod tests {
         let window = window();
         let mut queue = WriteQueue::new(write(&window, 1, b"a"));
         queue.push(write(&window, 1, b"b"));
-        queue.gather();
+        queue.gather(&mut Vec::new());
         queue.clear();
-        queue.sent();
-        assert!(queue.gather().is_none() && queue.bytes() == 0);
+        queue.sent(&mut Returning::default());
+        assert!(queue.gather(&mut Vec::new()).is_none() && queue.bytes() == 0);
         assert!(window.try_take((1 << 20) - REQUEST_BYTES, None).is_ok());
     }
 }

@@ -1,6 +1,7 @@
 //! Writing to a device: its queue's writer, and what becomes of a queue that makes no progress.
 //!
-//! **Invariants.** A writer exists only while something is queued. Progress is what the device has acknowledged.
+//! **Invariants.** What is queued in one turn leaves in one send. A writer exists only while the socket has no room.
+//! Progress is what the device has acknowledged.
 //! TCP_USER_TIMEOUT is set only while bytes are under way, as it takes the place of the keepalive's count.
 //! **Not here.** The queue itself (`queue`), and why a device ends (`device`).
 
@@ -9,10 +10,11 @@ use super::queue::{Write, WriteQueue};
 use crate::policy::counts::Count;
 use crate::policy::ending::DeviceEnd;
 use crate::policy::roster::SessionId;
-use crate::shard::credit::Credit;
+use crate::shard::credit::{Credit, Returning};
 use crate::shard::resources::Resources;
 use crate::shard::ring::{self, Sent};
 use bytes::Bytes;
+use std::io::ErrorKind;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -46,10 +48,38 @@ impl Device {
             None => {
                 *queue = Some(Box::new(WriteQueue::new(write)));
                 self.watch_acknowledgement();
-                ring::spawn(write_queued(self.clone()));
+                self.resources().unsent.borrow_mut().push(self.clone());
             }
         }
         true
+    }
+
+    /// Sends what is queued as far as it fits; a writer goes on with the rest.
+    fn send_queued(self: Rc<Self>, scratch: &mut Vec<u8>, returning: &mut Returning) {
+        let writing = Writing(self);
+        if let Some(rest) = writing.0.send_what_fits(scratch, returning) {
+            ring::spawn(write_queued(writing, rest));
+        }
+    }
+
+    /// Gives back the rest of the send that did not fit. A failed send drops what is queued: the reader meets the same
+    /// error behind the bytes that the device sent before.
+    fn send_what_fits(&self, scratch: &mut Vec<u8>, returning: &mut Returning) -> Option<Bytes> {
+        let mut queue = self.queue.borrow_mut();
+        let queue = queue.as_mut()?;
+        while let Some(bytes) = queue.gather(scratch) {
+            let bytes_len = bytes.len();
+            let sent = self.stream.send_now(bytes);
+            let count = *sent.as_ref().unwrap_or(&0);
+            self.written(count);
+            queue.taken(count);
+            match sent {
+                Err(error) if error.kind() != ErrorKind::WouldBlock => queue.clear(),
+                _ if count == bytes_len => queue.sent(returning),
+                _ => return Some(queue.rest(scratch, count)),
+            }
+        }
+        None
     }
 
     /// Gives up what is queued if it makes no progress for the flush limit. The watch does not keep the device.
@@ -76,11 +106,15 @@ impl Device {
     }
 
     fn taken(&self, bytes: usize) {
-        self.ledger.written(bytes as u64);
-        self.written_bytes.set(self.written_bytes.get() + bytes as u64);
+        self.written(bytes);
         if let Some(queue) = &mut *self.queue.borrow_mut() {
             queue.taken(bytes);
         }
+    }
+
+    fn written(&self, bytes: usize) {
+        self.ledger.written(bytes as u64);
+        self.written_bytes.set(self.written_bytes.get() + bytes as u64);
     }
 
     /// What has arrived at the device, to tell progress by; `None` once nothing is left of what is waited for.
@@ -107,23 +141,33 @@ impl Device {
     }
 }
 
-/// The writer: sends what is queued until nothing is. A failed send ends the writer alone: the reader meets the same
-/// error behind the bytes that the device sent before.
-async fn write_queued(device: Rc<Device>) {
-    let Writing(device) = &Writing(device);
-    loop {
-        let Some(bytes) = device.queue.borrow_mut().as_mut().and_then(|queue| queue.gather()) else { return };
+/// Sends what was queued since the last call: each device's writes of one turn together.
+pub fn send_unsent(resources: &Resources) {
+    let mut devices = resources.unsent.take();
+    let mut returning = Returning::default();
+    let mut scratch = resources.gathered.borrow_mut();
+    devices.drain(..).for_each(|device| device.send_queued(&mut scratch, &mut returning));
+    resources.unsent.replace(devices);
+}
+
+/// The writer: sends the rest of a send, then what is queued until nothing is.
+async fn write_queued(writing: Writing, rest: Bytes) {
+    let Writing(device) = &writing;
+    let mut next = Some(rest);
+    while let Some(bytes) = next {
         let sent = device.stream.send_all(bytes, |taken| device.taken(taken)).await;
-        if let Some(queue) = &mut *device.queue.borrow_mut() {
-            match sent {
-                Ok(Sent::Whole) => queue.sent(),
-                Ok(Sent::Abandoned) | Err(_) => queue.clear(),
-            }
+        let mut queue = device.queue.borrow_mut();
+        let Some(queue) = &mut *queue else { return };
+        match sent {
+            Ok(Sent::Whole) => queue.sent(&mut Returning::default()),
+            Ok(Sent::Abandoned) | Err(_) => queue.clear(),
         }
+        let mut scratch = device.resources().gathered.borrow_mut();
+        next = queue.gather(&mut scratch).is_some().then(|| queue.rest(&scratch, 0));
     }
 }
 
-/// The writer's end, also by a panic: those who wait for the flush are told.
+/// Writing's end, also by a panic: those who wait for the flush are told.
 struct Writing(Rc<Device>);
 
 impl Drop for Writing {
@@ -138,7 +182,7 @@ impl Drop for Writing {
             device.finish_writing();
         }
         if let Some(queue) = queue {
-            queue.emptied().notify_waiters();
+            queue.end();
         }
     }
 }

@@ -86,7 +86,7 @@ impl Pool {
         self.0.waits.get()
     }
 
-    /// Waits until the kernel has a buffer, as far as is known here.
+    /// Waits until the kernel has a buffer, as far as is known here. Rare, so that it is best boxed.
     pub async fn freed(&self) {
         self.0.waits.set(self.0.waits.get() + 1);
         if self.0.out.get() == usize::from(self.0.buffers) {

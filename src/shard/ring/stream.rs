@@ -90,7 +90,7 @@ impl Stream {
                 (Err(error), _) => error,
             };
             match error.raw_os_error() {
-                Some(libc::ENOBUFS) => pool.freed().await,
+                Some(libc::ENOBUFS) => Box::pin(pool.freed()).await,
                 Some(libc::ECANCELED) => {
                     self.0.interrupted.set(false);
                     return Ok(Receipt::Interrupted);
@@ -104,9 +104,21 @@ impl Stream {
     /// Sends all of `data`, telling `on_progress` the bytes that the kernel took, each time that it took some. Waits
     /// while the other end takes nothing: without bound, unless [`abandon_send`](Self::abandon_send) is called.
     ///
+    /// What fits is sent without the ring, which would complete it at once and tell so in a turn of its own.
+    ///
     /// # Errors
     /// What send(2) says.
     pub async fn send_all(&self, mut data: Bytes, mut on_progress: impl FnMut(usize)) -> io::Result<Sent> {
+        if !self.0.abandoned.get() {
+            match self.send_now(&data) {
+                Ok(count) => {
+                    data.advance(count);
+                    on_progress(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
         while data.has_remaining() {
             if self.0.abandoned.get() {
                 return Ok(Sent::Abandoned);
@@ -136,6 +148,16 @@ impl Stream {
     /// What send(2) says; `WouldBlock` where nothing fits.
     pub fn send_now(&self, data: &[u8]) -> io::Result<usize> {
         self.socket().send_with_flags(data, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT)
+    }
+
+    /// Receives what is there without waiting; 0 is the end of the stream.
+    ///
+    /// # Errors
+    /// What recv(2) says; `WouldBlock` where nothing is there.
+    pub fn receive_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        rustix::net::recv(&self.0.fd, buffer, rustix::net::RecvFlags::DONTWAIT)
+            .map(|(count, _)| count)
+            .map_err(io::Error::from)
     }
 
     /// Ends the receive that is pending, or the next one at once.

@@ -40,7 +40,11 @@ impl Device {
         if let Some(bytes) = bytes {
             socket.set_recv_buffer_size(bytes)?;
         }
-        socket.bind(&SocketAddr::new(source, 0).into())?;
+        // The address that the kernel takes by itself is left to it, with a port that only this pair of addresses uses:
+        // binding takes one of the host's, which others may have used up.
+        if source != target.ip() {
+            socket.bind(&SocketAddr::new(source, 0).into())?;
+        }
         socket.connect_timeout(&target.into(), PATIENCE)?;
         Self::over(TcpStream::from(socket))
     }
