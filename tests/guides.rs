@@ -8,19 +8,21 @@ use std::path::{Path, PathBuf};
 use uring_dispatch::config::settings;
 use uring_dispatch::policy::counts::Count;
 
-/// Sources whose sentences are no messages: help, documents, request heads, and what `listen` prints of devices.
+/// How paths of sources begin whose sentences are no messages: help, documents, request heads, and what `listen` prints of
+/// devices.
 const OTHER_SENTENCES: [&str; 7] = [
     "command/listen/show.rs",
     "config/arguments.rs",
     "config/settings.rs",
-    "edge/openapi.rs",
+    "edge/openapi/",
     "edge/routes.rs",
     "protocol/http.rs",
     "shard/ring/mod.rs",
 ];
-/// Sentences that are no messages: the version, reasons of lints, and what a debug build checks.
-const NO_MESSAGES: [&str; 4] = [
+/// Sentences that are no messages: the version, a content type, reasons of lints, and what a debug build checks.
+const NO_MESSAGES: [&str; 5] = [
     "dispatch v",
+    "text/plain; version=0.0.4; charset=utf-8",
     "no shard runs in this program",
     "nothing runs on this thread yet",
     "a datagram larger than UDP carries",
@@ -132,12 +134,16 @@ fn is_said(text: &str, format: &str) -> bool {
 #[test]
 fn every_message_of_the_program_is_explained() {
     let guides = format!("{} {}", guide("troubleshooting"), guide("operating"));
+    let metrics = read("observe/metrics.md");
     let mut missing = Vec::new();
     let mut found = 0;
-    for (path, text) in sources().into_iter().filter(|(path, _)| !OTHER_SENTENCES.contains(&path.as_str())) {
+    let is_other = |path: &str| OTHER_SENTENCES.iter().any(|other| path.starts_with(other));
+    for (path, text) in sources().into_iter().filter(|(path, _)| !is_other(path)) {
+        // The help of metrics is in a list of its own.
+        let place = if path.starts_with("policy/metrics/") { &metrics } else { &guides };
         for literal in literals(&code(&text)).into_iter().filter(|literal| is_sentence(literal)) {
             found += 1;
-            if !NO_MESSAGES.contains(&literal.as_str()) && !is_said(&guides, &literal) {
+            if !NO_MESSAGES.contains(&literal.as_str()) && !is_said(place, &literal) {
                 missing.push(format!("{path}: {literal}"));
             }
         }
@@ -149,8 +155,18 @@ fn every_message_of_the_program_is_explained() {
 #[test]
 fn every_start_error_and_refusal_is_under_troubleshooting() {
     let troubleshooting = guide("troubleshooting");
-    for path in ["config/error.rs", "server.rs", "logging.rs", "edge/api.rs", "policy/ending.rs", "protocol/message.rs"]
-    {
+    for path in [
+        "config/error.rs",
+        "server.rs",
+        "logging.rs",
+        "edge/api.rs",
+        "edge/join.rs",
+        "edge/lists.rs",
+        "edge/reports.rs",
+        "policy/ending.rs",
+        "policy/listing/query.rs",
+        "protocol/message.rs",
+    ] {
         let code = code(&read(&format!("src/{path}")));
         // Of logs and threads is what stands behind the errors of `server` and `logging`.
         let code = if path == "server.rs" { code.split("enum Event").next().unwrap() } else { &code };
@@ -176,16 +192,20 @@ fn every_ending_and_every_code_is_under_troubleshooting() {
     let numbers = |code: &str| -> Vec<String> {
         code.split(|char: char| !char.is_ascii_alphanumeric()).filter(is_code).map(str::to_owned).collect()
     };
-    let endings = numbers(&code);
+    let choosing = ["status(", "close_code(", "exit_code("];
+    let functions = code.split("fn ").filter(|function| choosing.iter().any(|name| function.starts_with(name)));
+    let endings: Vec<String> = functions.flat_map(numbers).collect();
     assert!(["409", "1013", "130"].iter().all(|number| endings.iter().any(|found| found == number)), "{endings:?}");
     for number in endings {
         assert!(troubleshooting.contains(&format!("| {number}")), "the code {number}");
     }
-    let api = crate::code(&read("src/edge/api.rs"));
-    let arguments = api.match_indices("error(").filter_map(|(at, call)| api.get(at + call.len()..)?.get(..3));
-    let statuses: Vec<&str> = arguments.filter(is_code).collect();
-    assert!(statuses.contains(&"401"), "{statuses:?}");
-    for status in statuses {
+    let api =
+        ["api", "join", "lists", "reports"].map(|name| crate::code(&read(&format!("src/edge/{name}.rs")))).join("\n");
+    let answers = api.match_indices("error(").chain(api.match_indices("Answer::json("));
+    let statuses: Vec<&str> =
+        answers.filter_map(|(at, call)| api.get(at + call.len()..)?.get(..3)).filter(is_code).collect();
+    assert!(["401", "409", "422"].iter().all(|status| statuses.contains(status)), "{statuses:?}");
+    for status in statuses.into_iter().filter(|status| *status != "200") {
         assert!(troubleshooting.contains(&format!("| {status} |")), "the status {status}");
     }
 }
@@ -196,10 +216,20 @@ fn every_count_and_every_field_of_a_shard_is_under_operating() {
     for name in Count::NAMES {
         assert!(operating.contains(&format!("`{name}`")), "the count {name}");
     }
-    let api = code(&read("src/edge/api.rs"));
-    let shard = api.split("fn shard_json").nth(1).unwrap().split('}').next().unwrap();
+    let reports = code(&read("src/edge/reports.rs"));
+    let shard = reports.split("fn shard_json").nth(1).unwrap().split('}').next().unwrap();
     for field in literals(shard) {
         assert!(operating.contains(&format!("`{field}`")), "the field {field}");
+    }
+}
+
+#[test]
+fn every_alert_is_under_operating() {
+    let (operating, rules) = (guide("operating"), read("observe/alerts.yml"));
+    let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() > 10, "{alerts:?}");
+    for alert in alerts {
+        assert!(operating.contains(&format!("`{alert}`")), "the alert {alert}");
     }
 }
 
