@@ -185,7 +185,8 @@ impl Living<'_> {
                     self.violation(&fault);
                 }
             }
-            Heard::Failed(kind) if !record.has_warden && record.id.get().is_none() => {
+            // Nobody accepts it, or it still waited to be let in when a drain closed the port.
+            Heard::Failed(kind) if (!record.has_warden || world.is_draining()) && record.id.get().is_none() => {
                 world.tally.ending(format!("device: refused, {kind}"));
             }
             Heard::Failed(kind) => self.violation(&format!("the daemon reset it ({kind}) {own}")),
