@@ -222,6 +222,11 @@ fn what_waits_for_a_device_is_a_backlog(shards: usize) {
     });
 }
 
+/// What no two connected devices share: only together are the numbers of both ends one of a kind.
+fn name(device: &Value) -> (u64, u64) {
+    (device["port"].as_u64().unwrap(), device["remote_port"].as_u64().unwrap())
+}
+
 /// Pages through a list, with something done between pages.
 fn page_through(daemon: &Daemon, what: &str, mut between: impl FnMut(usize)) -> Vec<Value> {
     let mut found = Vec::new();
@@ -246,16 +251,17 @@ fn pages_are_stable_while_devices_come_and_go(shards: usize) {
         assert_eq!(all.len(), 60);
         // Those that stay are met once each, whatever comes and goes between pages.
         let staying = devices.split_off(30);
-        let remote_ports: BTreeSet<u64> = staying.iter().map(|device| device.local().port().into()).collect();
+        let names: BTreeSet<(u64, u64)> =
+            staying.iter().map(|device| (device.peer_port().into(), device.local().port().into())).collect();
         let mut passing = devices;
         let found = page_through(daemon, "devices?limit=7", |turn| {
             passing.pop();
             passing.push(Device::connect("127.0.0.1", ports[turn % 3]));
         });
-        let found: Vec<u64> = found.iter().map(|device| device["remote_port"].as_u64().unwrap()).collect();
-        let once: BTreeSet<u64> = found.iter().copied().collect();
+        let found: Vec<(u64, u64)> = found.iter().map(name).collect();
+        let once: BTreeSet<(u64, u64)> = found.iter().copied().collect();
         assert_eq!(once.len(), found.len(), "one was met twice");
-        assert!(once.is_superset(&remote_ports), "one was not met");
+        assert!(once.is_superset(&names), "one was not met");
         drop(drivers);
     });
 }
@@ -439,7 +445,7 @@ fn hundreds_of_devices_are_paged_through(shards: usize) {
         let devices: Vec<Device> = (0..400).map(|at| Device::connect("127.0.0.1", ports[at % 3])).collect();
         daemon.until_count("devices_opened", 400);
         let found = page_through(daemon, "devices?limit=100&sort=-since", |_| {});
-        let remotes: BTreeSet<u64> = found.iter().map(|row| row["remote_port"].as_u64().unwrap()).collect();
+        let remotes: BTreeSet<(u64, u64)> = found.iter().map(name).collect();
         assert_eq!((found.len(), remotes.len()), (400, 400));
         drop((drivers, devices));
     });
