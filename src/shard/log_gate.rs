@@ -1,7 +1,7 @@
 //! A gate for log lines that a remote can cause at will: one line a while, which says how many were left out.
 //!
 //! **Invariants.** However often it is asked, it lets one through in ten seconds; where it tells addresses apart, one for each,
-//! and no more than [`ADDRESSES_MAX`] in all.
+//! and no more than `ADDRESSES_MAX` in all.
 //! **Not here.** Counting what happened, which is exact (`policy::counts`).
 
 use std::cell::{Cell, RefCell};
