@@ -181,7 +181,8 @@ impl Running {
         let (mut changed, mut before) = (started, self.shared.counts());
         let interrupted = tokio::signal::ctrl_c();
         tokio::pin!(interrupted);
-        while !is_done(&before, &self.plan) && started.elapsed() < GRACE_MAX {
+        while !(self.shared.is_entered() && is_done(&self.shared.counts(), &self.plan)) && started.elapsed() < GRACE_MAX
+        {
             let still_max = if self.shared.faults() > 0 { STILL_AFTER_FAULT_MAX } else { STILL_MAX };
             if changed.elapsed() > still_max {
                 break;

@@ -4,7 +4,10 @@
 //! **Not here.** Latency, which travels in intervals (`tally`).
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU8, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::time::Instant;
 
 const FAULTS_KEPT: usize = 10;
@@ -113,6 +116,8 @@ pub struct Shared {
     started: Instant,
     phase: AtomicU8,
     published: Vec<Published>,
+    /// The phase of each thread when it last made its counts known.
+    entered: Vec<AtomicU8>,
     arrived: Vec<AtomicU64>,
     streams: AtomicU64,
     faults: AtomicU64,
@@ -126,6 +131,7 @@ impl Shared {
             started: Instant::now(),
             phase: AtomicU8::new(0),
             published: (0..workers).map(|_| Published::default()).collect(),
+            entered: (0..workers).map(|_| AtomicU8::new(0)).collect(),
             arrived: (0..2 * devices).map(|_| AtomicU64::new(0)).collect(),
             streams: AtomicU64::new(devices as u64),
             faults: AtomicU64::new(0),
@@ -148,11 +154,18 @@ impl Shared {
         self.phase.fetch_max(phase as u8, Relaxed);
     }
 
-    /// Makes a thread's counts known.
-    pub fn publish(&self, worker: usize, counts: Counts) {
+    /// Whether every thread has come to the present phase, with all that it began before in its counts.
+    pub fn is_entered(&self) -> bool {
+        let phase = self.phase.load(Relaxed);
+        self.entered.iter().all(|entered| entered.load(Acquire) == phase)
+    }
+
+    /// Makes a thread's counts known, and the phase that it is about to act in.
+    pub fn publish(&self, worker: usize, phase: Phase, counts: Counts) {
         for (published, count) in self.published[worker].0.iter().zip(counts.to_array()) {
             published.store(count, Relaxed);
         }
+        self.entered[worker].store(phase as u8, Release);
     }
 
     /// The sums over all threads.
@@ -210,10 +223,13 @@ mod tests {
     #[test]
     fn counts_are_sums_over_the_threads() {
         let shared = Shared::new(2, 0);
-        shared.publish(0, Counts { sent: 1, reordered: 4, ..Counts::default() });
-        shared.publish(1, Counts { sent: 2, ..Counts::default() });
+        shared.publish(0, Phase::WarmUp, Counts { sent: 1, reordered: 4, ..Counts::default() });
+        shared.publish(1, Phase::WarmUp, Counts { sent: 2, ..Counts::default() });
         let counts = shared.counts();
         assert_eq!((counts.sent, counts.reordered, counts.connected), (3, 4, 0));
+        assert!(!shared.is_entered());
+        shared.advance(Phase::WarmUp);
+        assert!(shared.is_entered());
     }
 
     #[test]

@@ -88,7 +88,7 @@ impl Worker {
             let now_ns = shared.now_ns();
             let phase = shared.phase();
             self.tally.roll(phase, now_ns);
-            shared.publish(self.index, self.tally.counts);
+            shared.publish(self.index, phase, self.tally.counts);
             let mut work = Work {
                 plan: &plan,
                 shared: &shared,
