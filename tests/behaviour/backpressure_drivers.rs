@@ -161,8 +161,11 @@ fn a_driver_that_takes_nothing_has_twice_the_time_while_its_own_writes_wait(shar
         wire.send_frame(Opcode::Binary, &write(&addr, b"behind it"));
         daemon.until_count("credit_waits", 1);
         let start = Instant::now();
-        device.send_until_blocked(9, ENDLESS, Duration::from_millis(200));
-        daemon.until_count("sessions_stalled", 1);
+        std::thread::scope(|scope| {
+            // Until it is disconnected, as its driver is gone.
+            scope.spawn(|| device.flood(&[7; 10_000]));
+            daemon.until_count("sessions_stalled", 1);
+        });
         let took = start.elapsed();
         assert!(took > STALL * 7 / 4, "let go after {took:?}");
         drop((wire, device, full));

@@ -136,7 +136,7 @@ impl Setup {
         command.args(["--pin", "off"]).args(&self.flags);
         command.envs(self.variables);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        let mut child = super::process::started(&mut command);
         let log = Log::default();
         log.follow(child.stdout.take().unwrap());
         log.follow(child.stderr.take().unwrap());

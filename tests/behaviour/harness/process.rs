@@ -3,8 +3,9 @@
 use std::io::Read;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -14,10 +15,20 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 const PORT_FIRST: u32 = 20_000;
 const PORT_COUNT: u32 = 12_000;
 
+/// Held while a program is started, and while ports are probed: until it runs, a new process holds a copy of every socket.
+static STARTING: Mutex<()> = Mutex::new(());
+
+/// Starts a program, which runs when this returns.
+pub fn started(command: &mut Command) -> Child {
+    let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    command.spawn().unwrap()
+}
+
 /// A port that nobody has bound, for TCP and UDP and in both families; no two calls of a process get the same one.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let offset = std::process::id().wrapping_mul(977);
+    let _probing = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
     for _ in 0..PORT_COUNT {
         let turn = NEXT.fetch_add(1, Ordering::Relaxed);
         let port = PORT_FIRST + offset.wrapping_add(turn) % PORT_COUNT;
@@ -97,7 +108,7 @@ impl Run {
         command.args(args);
         clear_environment(&mut command);
         command.envs(variables.iter().copied());
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = started(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()));
         // Read as it comes: a pipe holds 64 KiB, and a program that writes more waits.
         let stdout = read_all(child.stdout.take().unwrap());
         let stderr = read_all(child.stderr.take().unwrap());
