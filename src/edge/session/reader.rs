@@ -1,7 +1,7 @@
 //! The reader of a session: a driver's messages become commands, which pay with credit and go to the port's home.
 //!
-//! **Invariants.** What is paid is sent before the reader waits. Commands leave in the order of their messages. The socket is left unread for the credit wait at most. A
-//! large message reserves its bytes as they come.
+//! **Invariants.** What is paid is sent before the reader waits. Commands leave in the order of their messages. The socket
+//! is left unread for the credit wait at most. A large message reserves its bytes as they come.
 //! **Not here.** Frames and protocol errors (`websocket`).
 
 use super::Session;
@@ -72,8 +72,8 @@ impl Session {
                 Some(self.decode(&bytes))
             }
             Ok(Receipt::Interrupted) => None,
-            Ok(Receipt::End) => Some((Vec::new(), Some(SessionEnd::DriverGone))),
-            Err(error) => Some((Vec::new(), Some(SessionEnd::Io(error.kind())))),
+            Ok(Receipt::End) => Some(ended(SessionEnd::DriverGone)),
+            Err(error) => Some(ended(SessionEnd::Io(error.kind()))),
         }
     }
 
@@ -88,13 +88,13 @@ impl Session {
         gathering.reads += 1;
         let mut bytes = self.resources.scratch.borrow_mut();
         match self.stream.receive_now(&mut bytes) {
-            Ok(0) => Some((Vec::new(), Some(SessionEnd::DriverGone))),
+            Ok(0) => Some(ended(SessionEnd::DriverGone)),
             Ok(count) => {
                 gathering.may_go_on = count == bytes.len();
                 Some(self.decode(&bytes[..count]))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            Err(error) => Some((Vec::new(), Some(SessionEnd::Io(error.kind())))),
+            Err(error) => Some(ended(SessionEnd::Io(error.kind()))),
         }
     }
 
@@ -277,6 +277,11 @@ impl Drop for Reading {
     fn drop(&mut self) {
         self.0.set_end(SessionEnd::Failed);
     }
+}
+
+/// A read that brought no command, but the end.
+fn ended(end: SessionEnd) -> Decoded {
+    (Vec::new(), Some(end))
 }
 
 /// A payload that does not keep more alive than itself.

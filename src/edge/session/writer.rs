@@ -84,7 +84,8 @@ impl Session {
         }
     }
 
-    /// Ends the stream of a driver that was let go amid a send: by a close frame where one fits whole behind `sent`, else by a reset.
+    /// Ends the stream of a driver that was let go amid a send: by a close frame where one fits whole behind `sent`, else
+    /// by a reset.
     fn abandon(&self, sent: &[u8]) {
         let mut walk = FrameWalk::default();
         walk.advance(sent);
