@@ -60,7 +60,7 @@ fn a_pause_loses_nothing_and_lets_nobody_go(shards: usize) {
 
 /// A host that is paused for minutes must not cost every driver its session.
 fn a_pause_longer_than_the_limits_lets_nobody_go_who_is_alive(shards: usize) {
-    scaled(shards, 1_500).run(|daemon| {
+    scaled(shards, 4_000).run(|daemon| {
         let port = free_port();
         let mut drivers: Vec<_> = (0..10).map(|_| daemon.wire(Transport::Tcp, port, "127.0.0.1")).collect();
         let mut device = Device::connect("127.0.0.1", port);
@@ -72,7 +72,7 @@ fn a_pause_longer_than_the_limits_lets_nobody_go_who_is_alive(shards: usize) {
                 driver.send_frame(Opcode::Pong, b"alive");
             }
             device.send(b"alive");
-            std::thread::sleep(Duration::from_millis(500));
+            std::thread::sleep(Duration::from_millis(1_000));
         }
         daemon.signal(Signal::CONT);
         for driver in &mut drivers {
@@ -96,7 +96,7 @@ fn a_pause_longer_than_the_limits_lets_nobody_go_who_is_alive(shards: usize) {
 
 fn a_pause_longer_than_the_credit_wait_lets_no_device_go_that_reads(shards: usize) {
     const SIZE: usize = 12_000_000;
-    Setup::new(shards).limit("credit-wait-ms-max", 1_500).run(|daemon| {
+    Setup::new(shards).limit("credit-wait-ms-max", 6_000).run(|daemon| {
         let port = free_port();
         let mut driver = daemon.join_tcp(port, "127.0.0.1");
         let mut device = Device::connect("127.0.0.1", port);
@@ -114,7 +114,7 @@ fn a_pause_longer_than_the_credit_wait_lets_no_device_go_that_reads(shards: usiz
             daemon.signal(Signal::STOP);
             // It takes all that the kernel has for it, and would take more.
             device.expect(&pattern(2, 0, 100_000));
-            std::thread::sleep(Duration::from_millis(2_500));
+            std::thread::sleep(Duration::from_millis(7_500));
             daemon.signal(Signal::CONT);
             device.expect(&pattern(2, 100_000, SIZE - 100_000));
         });
