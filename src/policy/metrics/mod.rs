@@ -247,7 +247,7 @@ impl Metrics {
     fn write_shards(&mut self, shards: &[ShardCount]) {
         for (name, kind, help, value) in [
             ("dispatch_shard_tasks", "gauge", "Tasks.", (|shard| shard.tasks as u64) as fn(&ShardCount) -> u64),
-            ("dispatch_receive_buffers_out", "gauge", "Receive buffers that the kernel does not have.", |shard| {
+            ("dispatch_receive_buffers_out", "gauge", "Receive buffers that hold bytes.", |shard| {
                 shard.buffers_out as u64
             }),
             ("dispatch_receive_buffers_lost", "gauge", "Receive buffers that cannot come back.", |shard| {

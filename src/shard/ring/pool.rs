@@ -19,6 +19,9 @@ pub(super) const GROUP: u16 = 0;
 /// shows when the buffer is given out the next time. Sanitizers do not see what the kernel writes.
 const PATTERN: u8 = 0xa5;
 
+/// Buffers that go back to the kernel together, while it has others: each time costs an operation and a turn of the loop.
+const GIVEN_BACK_MIN: usize = 32;
+
 /// The receive buffers of a shard. Clones are the same pool.
 #[derive(Clone)]
 pub struct Pool(Rc<Inner>);
@@ -27,8 +30,10 @@ struct Inner {
     memory: *mut u8,
     buffer_bytes: usize,
     buffers: u16,
-    /// Buffers that the kernel does not have.
+    /// Buffers that hold bytes, or are lost.
     out: Cell<usize>,
+    /// Buffers that the kernel has, as far as completions were looked at.
+    given: Cell<usize>,
     /// Buffers that no one can give back, as the task that received them ended first.
     lost: Cell<usize>,
     waits: Cell<u64>,
@@ -38,7 +43,7 @@ struct Inner {
     freed: Notify,
 }
 
-/// Bytes that were received. Dropping it gives its buffer back at the end of the loop's turn.
+/// Bytes that were received. Dropping it gives its buffer back: soon, where the kernel has few left.
 pub struct Buffer {
     pool: Pool,
     id: u16,
@@ -54,7 +59,8 @@ impl Pool {
             memory: memory.as_mut_ptr(),
             buffer_bytes,
             buffers,
-            out: Cell::new(usize::from(buffers)),
+            out: Cell::new(0),
+            given: Cell::new(0),
             lost: Cell::new(0),
             waits: Cell::new(0),
             returned: RefCell::new((0..buffers).collect()),
@@ -66,7 +72,7 @@ impl Pool {
         pool
     }
 
-    /// Buffers that are neither with the kernel nor lost.
+    /// Buffers that hold bytes.
     pub fn out(&self) -> usize {
         self.0.out.get() - self.0.lost.get()
     }
@@ -89,7 +95,8 @@ impl Pool {
     /// Waits until the kernel has a buffer, as far as is known here. Rare, so that it is best boxed.
     pub async fn freed(&self) {
         self.0.waits.set(self.0.waits.get() + 1);
-        if self.0.out.get() == usize::from(self.0.buffers) {
+        if self.0.given.get() == 0 {
+            self.0.return_due.notify_one();
             self.0.freed.notified().await;
         }
     }
@@ -97,7 +104,7 @@ impl Pool {
     /// The buffer that the kernel picked, with `len` bytes in it.
     pub(super) fn take(&self, id: u16, len: usize) -> Buffer {
         debug_assert!(id < self.0.buffers && len <= self.0.buffer_bytes);
-        self.0.out.set(self.0.out.get() + 1);
+        self.leave_kernel();
         let buffer = Buffer { pool: self.clone(), id, len };
         if cfg!(debug_assertions) {
             assert!(buffer.rest().iter().all(|&byte| byte == PATTERN), "the kernel wrote past a receive's length");
@@ -107,8 +114,19 @@ impl Pool {
 
     /// Counts a buffer that the kernel may have picked for a receive whose result nobody takes.
     pub(super) fn lose(&self) {
-        self.0.out.set(self.0.out.get() + 1);
+        self.leave_kernel();
         self.0.lost.set(self.0.lost.get() + 1);
+    }
+
+    fn leave_kernel(&self) {
+        self.0.out.set(self.0.out.get() + 1);
+        // A receive that is lost may not have picked one.
+        self.0.given.set(self.0.given.get().saturating_sub(1));
+    }
+
+    /// Whether what was returned is to go back to the kernel: enough of it, or the kernel has little else.
+    fn is_return_due(&self) -> bool {
+        self.0.returned.borrow().len() >= GIVEN_BACK_MIN || self.0.given.get() < GIVEN_BACK_MIN
     }
 
     fn address(&self, id: u16) -> *mut u8 {
@@ -148,12 +166,15 @@ impl Drop for Buffer {
         if cfg!(debug_assertions) {
             self.refill();
         }
+        self.pool.0.out.set(self.pool.0.out.get() - 1);
         self.pool.0.returned.borrow_mut().push(self.id);
-        self.pool.0.return_due.notify_one();
+        if self.pool.is_return_due() {
+            self.pool.0.return_due.notify_one();
+        }
     }
 }
 
-/// Gives ids back once a turn: sorted, one operation a run of neighbours. Ends with its shard.
+/// Gives ids back when it is told, once a turn at most: sorted, one operation a run of neighbours. Ends with its shard.
 async fn give_back(pool: Pool) {
     let mut ids = Vec::new();
     let mut under_way = Vec::new();
@@ -174,7 +195,7 @@ async fn give_back(pool: Pool) {
         }
         for (count, operation) in under_way.drain(..) {
             let back = operation.await;
-            pool.0.out.set(pool.0.out.get() - count);
+            pool.0.given.set(pool.0.given.get() + count);
             if let Err(error) = back.outcome() {
                 tracing::error!(%error, count, "receive buffers could not be given back to the kernel");
                 (0..count).for_each(|_| pool.lose());
