@@ -24,13 +24,18 @@ struct Inner {
     _memory: Reservation,
 }
 
-/// What one request has paid. Dropping it gives the bytes back to the window.
+/// What requests have paid. Dropping it gives the bytes back to the window.
 #[derive(Debug)]
 pub struct Credit {
     window: Arc<Inner>,
     bytes: u32,
-    /// The memory of a message larger than the window accounts for.
-    _large: Option<Reservation>,
+}
+
+/// What one request has paid, out of what was paid for many. What is not taken stays there.
+#[derive(Debug)]
+pub struct Paid<'a> {
+    all: &'a mut Credit,
+    bytes: u32,
 }
 
 impl Window {
@@ -40,63 +45,74 @@ impl Window {
         Window(Arc::new(Inner { free: Semaphore::new(bytes_max as usize), bytes_max, _memory: memory }))
     }
 
-    /// Takes the credit for a request with `data_bytes`, if it is free; gives `large` back where it is not.
-    pub fn try_take(&self, data_bytes: usize, large: Option<Reservation>) -> Result<Credit, Option<Reservation>> {
-        let bytes = self.permits(data_bytes);
-        match self.0.free.try_acquire_many(bytes) {
-            Ok(permit) => {
-                permit.forget();
-                Ok(Credit { window: self.0.clone(), bytes, _large: large })
-            }
-            Err(_) => Err(large),
-        }
-    }
-
-    /// Takes the credit of several requests that cost `bytes` in all, to be split, if it is free.
-    pub fn try_take_together(&self, bytes: usize) -> Option<Credit> {
-        let bytes = u32::try_from(bytes).ok().filter(|&bytes| bytes <= self.0.bytes_max)?;
+    /// Takes credit, if so much is free.
+    pub fn try_take(&self, bytes: usize) -> Option<Credit> {
+        let bytes = u32::try_from(bytes).ok()?;
         self.0.free.try_acquire_many(bytes).ok()?.forget();
-        Some(Credit { window: self.0.clone(), bytes, _large: None })
+        Some(Credit { window: self.0.clone(), bytes })
     }
 
-    /// Waits until credit for `data_bytes` is free. May be raced.
-    pub async fn free_for(&self, data_bytes: usize) {
+    /// Waits until so much is free. May be raced.
+    pub async fn freed(&self, bytes: u32) {
         // The semaphore is never closed; the permit goes back at once, to be taken by `try_take`.
-        let _ = self.0.free.acquire_many(self.permits(data_bytes)).await;
+        let _ = self.0.free.acquire_many(bytes).await;
+    }
+
+    /// Bytes that are free.
+    pub fn free_bytes(&self) -> usize {
+        self.0.free.available_permits()
     }
 
     /// Bytes that are out.
     pub fn used_bytes(&self) -> usize {
-        (self.0.bytes_max as usize).saturating_sub(self.0.free.available_permits())
+        (self.0.bytes_max as usize).saturating_sub(self.free_bytes())
     }
 
     /// What a request with `data_bytes` costs.
-    pub fn cost(&self, data_bytes: usize) -> usize {
-        self.permits(data_bytes) as usize
-    }
-
-    fn permits(&self, data_bytes: usize) -> u32 {
+    pub fn cost(&self, data_bytes: usize) -> u32 {
         u32::try_from(data_bytes.saturating_add(REQUEST_BYTES)).unwrap_or(u32::MAX).min(self.0.bytes_max)
     }
 }
 
 impl Credit {
-    /// Takes out what one request costs: [`Window::cost`] of its data.
-    pub fn split(&mut self, cost: usize, large: Option<Reservation>) -> Credit {
-        let bytes = u32::try_from(cost).unwrap_or(u32::MAX).min(self.bytes);
-        self.bytes -= bytes;
-        Credit { window: self.window.clone(), bytes, _large: large }
-    }
-
     /// The bytes that were paid.
     pub fn bytes(&self) -> usize {
         self.bytes as usize
+    }
+
+    /// Adds credit of the same window.
+    pub fn add(&mut self, mut more: Credit) {
+        debug_assert!(Arc::ptr_eq(&self.window, &more.window));
+        self.bytes += std::mem::take(&mut more.bytes);
+    }
+}
+
+impl<'a> Paid<'a> {
+    /// So many bytes of `all`, or what is left of it.
+    pub fn new(all: &'a mut Credit, bytes: u32) -> Self {
+        let bytes = bytes.min(all.bytes);
+        Paid { all, bytes }
+    }
+
+    /// Takes it.
+    pub fn take(self) -> Credit {
+        self.all.bytes -= self.bytes;
+        Credit { window: self.all.window.clone(), bytes: self.bytes }
+    }
+
+    /// Adds it to credit of the same window.
+    pub fn add_to(self, credit: &mut Credit) {
+        debug_assert!(Arc::ptr_eq(&self.all.window, &credit.window));
+        self.all.bytes -= self.bytes;
+        credit.bytes += self.bytes;
     }
 }
 
 impl Drop for Credit {
     fn drop(&mut self) {
-        self.window.free.add_permits(self.bytes());
+        if self.bytes > 0 {
+            self.window.free.add_permits(self.bytes());
+        }
     }
 }
 
@@ -106,9 +122,9 @@ pub struct Returning(Option<Credit>);
 
 impl Returning {
     /// Adds what one request had paid.
-    pub fn add(&mut self, mut credit: Credit) {
+    pub fn add(&mut self, credit: Credit) {
         match &mut self.0 {
-            Some(held) if Arc::ptr_eq(&held.window, &credit.window) => held.bytes += std::mem::take(&mut credit.bytes),
+            Some(held) if Arc::ptr_eq(&held.window, &credit.window) => held.add(credit),
             other => *other = Some(credit),
         }
     }
@@ -129,7 +145,7 @@ mod tests {
     #[test]
     fn the_windows_memory_is_held_until_the_last_credit_is_back() {
         let (budget, window) = window(1_000);
-        let credit = window.try_take(10, None).unwrap();
+        let credit = window.try_take(10).unwrap();
         drop(window);
         assert_eq!(budget.used(), 1_000);
         drop(credit);
@@ -139,37 +155,39 @@ mod tests {
     #[test]
     fn a_request_without_data_is_not_free() {
         let (_, window) = window(2 * REQUEST_BYTES);
-        let first = window.try_take(0, None).unwrap();
-        let _second = window.try_take(0, None).unwrap();
-        assert!(window.try_take(0, None).is_err());
+        let first = window.try_take(window.cost(0) as usize).unwrap();
+        let _second = window.try_take(window.cost(0) as usize).unwrap();
+        assert!(window.try_take(window.cost(0) as usize).is_none());
         assert_eq!((first.bytes(), window.used_bytes()), (REQUEST_BYTES, 2 * REQUEST_BYTES));
         drop(first);
-        assert!(window.try_take(0, None).is_ok());
+        assert!(window.try_take(window.cost(0) as usize).is_some());
     }
 
     #[test]
-    fn credits_taken_and_given_back_together_are_as_many_as_one_by_one() {
+    fn credit_that_is_split_and_added_comes_back_whole() {
         let (_, window) = window(1_000);
-        let mut together = window.try_take_together(700).unwrap();
-        let credits = [together.split(300, None), together.split(400, None)];
-        drop(together);
-        assert!(window.try_take_together(301).is_none());
+        let mut all = window.try_take(700).unwrap();
+        let mut part = Paid::new(&mut all, 300).take();
+        Paid::new(&mut all, 100).add_to(&mut part);
+        let rest = Paid::new(&mut all, 900).take();
+        assert_eq!((all.bytes(), part.bytes(), rest.bytes()), (0, 400, 300));
+        drop(all);
         let mut returning = Returning::default();
-        credits.into_iter().for_each(|credit| returning.add(credit));
-        assert!(window.try_take_together(301).is_none());
+        returning.add(part);
+        returning.add(rest);
+        assert_eq!(window.used_bytes(), 700);
         drop(returning);
-        assert!(window.try_take_together(1_000).is_some());
-        assert!(window.try_take_together(1_001).is_none());
+        assert!(window.try_take(1_000).is_some());
+        assert!(window.try_take(1_001).is_none());
     }
 
     #[test]
     fn a_request_larger_than_the_window_takes_it_whole() {
         let (_, window) = window(1_000);
-        let small = window.try_take(0, None).unwrap();
-        assert!(window.try_take(1 << 20, None).is_err());
+        assert_eq!(window.cost(1 << 20), 1_000);
+        let small = window.try_take(window.cost(0) as usize).unwrap();
+        assert!(window.try_take(1_000).is_none());
         drop(small);
-        let large = window.try_take(1 << 20, None).unwrap();
-        assert_eq!(large.bytes(), 1_000);
-        assert!(window.try_take(0, None).is_err());
+        assert!(window.try_take(1_000).is_some());
     }
 }

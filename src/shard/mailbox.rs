@@ -10,10 +10,8 @@ use crate::policy::listing::{Kind, Page, Query, RowOf};
 use crate::policy::port_id::PortId;
 use crate::policy::roster::SessionId;
 use crate::policy::sources::Sources;
-use crate::protocol::message::DeviceAddr;
-use crate::shard::credit::Credit;
+use crate::shard::commands::Commands;
 use crate::shard::outbox::Outbox;
-use bytes::Bytes;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
@@ -33,14 +31,14 @@ pub enum Request {
         /// The session.
         session: SessionId,
     },
-    /// What a driver asked of devices, in order.
+    /// What a driver asks of devices.
     Commands {
         /// The port it is joined to.
         port: PortId,
         /// The driver's session.
         session: SessionId,
-        /// The commands of one read of its socket.
-        commands: Vec<Command>,
+        /// What it has sent together.
+        commands: Commands,
     },
     /// Let the device go that holds most of a session's credit, if that is still short.
     LetGo {
@@ -115,33 +113,6 @@ pub struct Join {
     pub outbox: Outbox,
     /// Told once the port is open, or why it is not.
     pub reply: oneshot::Sender<Result<(), JoinRefusal>>,
-}
-
-/// What a driver asks of a device.
-#[derive(Debug)]
-pub struct Command {
-    /// The device.
-    pub device: DeviceAddr,
-    /// What is to be done.
-    pub action: Action,
-    /// Comes back when it is done or dropped.
-    pub credit: Credit,
-}
-
-/// What is to be done with a device.
-#[derive(Debug)]
-pub enum Action {
-    /// Write these bytes, or send this datagram.
-    Write(Bytes),
-    /// Disconnect it after the writes before.
-    Close,
-}
-
-impl Action {
-    /// Bytes that it carries.
-    pub fn data_bytes(&self) -> usize {
-        if let Action::Write(data) = self { data.len() } else { 0 }
-    }
 }
 
 /// The way to every shard's mailbox.

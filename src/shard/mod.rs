@@ -5,6 +5,7 @@
 //! **Not here.** Drivers' sockets (`edge`), and which shard is a port's home (`policy::port_id`).
 
 pub mod accept;
+pub mod commands;
 pub mod credit;
 pub mod device;
 pub mod ledger;
@@ -102,7 +103,7 @@ impl Shard {
                 let port = self.ports.borrow().get(&port).cloned();
                 // Without its port the commands drop here, and their credit with them.
                 if let Some(port) = port {
-                    commands.into_iter().for_each(|command| port.command(session, command));
+                    port.carry_out(session, commands);
                 }
             }
             Request::LetGo { port, session, credit_bytes, reply } => {

@@ -12,9 +12,9 @@ use crate::policy::refusals::Refused;
 use crate::policy::roster::{Audience, Roster, SessionId};
 use crate::policy::sources::{Family, Sources};
 use crate::protocol::message::{DeviceAddr, DeviceName, ToDriver};
+use crate::shard::commands::{Action, Commands};
 use crate::shard::device::{self, Device};
 use crate::shard::ledger::Ledger;
-use crate::shard::mailbox::{Action, Command};
 use crate::shard::outbox::{Appended, Subscription};
 use crate::shard::resources::Resources;
 use crate::shard::ring::{self, Datagrams, Listener, Stream};
@@ -215,25 +215,29 @@ impl Port {
         })
     }
 
-    /// Carries out what a session's driver asks of a device, or drops and counts it.
-    pub fn command(&self, session: SessionId, command: Command) {
-        let Command { device, action, credit } = command;
-        let done = match (self.id().transport, action) {
-            (Transport::Udp, Action::Write(data)) => udp::send(self, session, device, &data),
-            (Transport::Udp, Action::Close) => false,
-            (Transport::Tcp, Action::Write(data)) => {
-                self.find(session, device).is_some_and(|device| device.write(session, data, credit))
-            }
-            (Transport::Tcp, Action::Close) => {
-                self.find(session, device).map(|device| device.end(DeviceEnd::DriverClosed)).is_some()
-            }
+    /// Carries out what a session's driver asks of devices, or drops and counts it.
+    pub fn carry_out(&self, session: SessionId, commands: Commands) {
+        let transport = self.id().transport;
+        let dropped = match transport {
+            Transport::Tcp => Count::WritesDropped,
+            Transport::Udp => Count::DatagramsDroppedWrite,
         };
-        if !done {
-            self.resources().counts.one(match self.id().transport {
-                Transport::Tcp => Count::WritesDropped,
-                Transport::Udp => Count::DatagramsDroppedWrite,
-            });
-        }
+        // Drivers often ask several things of one device in a row.
+        let mut last = None;
+        commands.carry_out(|name, action, paid| {
+            let done = if transport == Transport::Udp {
+                matches!(&action, Action::Write(payload) if udp::send(self, session, name, payload.bytes()))
+            } else {
+                let known = last.take().filter(|(before, _)| *before == name);
+                let device = known.map_or_else(|| self.find(session, name), |(_, device)| device);
+                let done = device.as_ref().is_some_and(|device| device.carry_out(session, action, paid));
+                last = Some((name, device));
+                done
+            };
+            if !done {
+                self.resources().counts.one(dropped);
+            }
+        });
     }
 
     /// Lets the device go that holds most of a session's credit, unless what the session waits for has come back

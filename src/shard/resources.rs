@@ -12,7 +12,7 @@ use crate::policy::metrics::{Observation, ProcessCount};
 use crate::policy::port_id::PortId;
 use crate::policy::refusals::{Refusal, Refusals, Refused};
 use crate::policy::roster::SessionId;
-use crate::shard::device::Device;
+use crate::shard::device::{Device, WriteQueue};
 use crate::shard::log_gate::LogGate;
 use crate::shard::mailbox::Peers;
 use crate::shard::presence::Presence;
@@ -27,6 +27,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Semaphore;
 
+/// What a session reads at once where it reads on.
+pub const READ_ON_BYTES: usize = 16 << 10;
 /// Lists that are made at a time for connections of one shard.
 const SURVEYS_MAX: usize = 2;
 
@@ -130,13 +132,15 @@ pub struct Resources {
     pub under_way: RefCell<Vec<Weak<Device>>>,
     /// Devices that have writes from this turn.
     pub unsent: RefCell<Vec<Rc<Device>>>,
+    /// Empty queues, as a device has one only while something is queued for it.
+    pub spare_queues: RefCell<Vec<Box<WriteQueue>>>,
     /// Where writes are put together for one send.
     pub gathered: RefCell<Vec<u8>>,
     /// For lines about accepting that pauses.
     pub accept_log: LogGate,
     /// For lines about datagram sockets that fail.
     pub datagram_log: LogGate,
-    /// Where a session reads on without waiting: as large as a receive buffer.
+    /// Where a session reads on without waiting.
     pub scratch: RefCell<Vec<u8>>,
     /// One batch for all UDP ports, made with the first.
     pub datagrams: RefCell<Option<DatagramBatch>>,
@@ -146,7 +150,6 @@ impl Resources {
     /// What a shard starts with. Called on its own thread, in its runtime.
     pub fn new(shard: usize, shared: Shared) -> Self {
         let pool = Pool::new(shared.limits.receive_buffers, shared.limits.receive_buffer_bytes);
-        let scratch = vec![0; shared.limits.receive_buffer_bytes];
         Resources {
             shard,
             shared,
@@ -165,10 +168,11 @@ impl Resources {
             devices: Cell::new(0),
             under_way: RefCell::default(),
             unsent: RefCell::default(),
+            spare_queues: RefCell::default(),
             gathered: RefCell::default(),
             accept_log: LogGate::default(),
             datagram_log: LogGate::default(),
-            scratch: RefCell::new(scratch),
+            scratch: RefCell::new(vec![0; READ_ON_BYTES]),
             datagrams: RefCell::new(None),
         }
     }

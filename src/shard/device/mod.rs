@@ -9,6 +9,7 @@
 mod queue;
 mod writing;
 
+pub use queue::WriteQueue;
 pub use writing::{send_unsent, watch_under_way};
 
 use crate::policy::counts::Count;
@@ -22,7 +23,6 @@ use crate::shard::outbox::{Appended, Subscription};
 use crate::shard::port::Port;
 use crate::shard::resources::Resources;
 use crate::shard::ring::{Buffer, Receipt, Stream};
-use queue::WriteQueue;
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::rc::{Rc, Weak};

@@ -1,11 +1,12 @@
-//! What waits to be written to one device: whole writes, in order, each with the credit that paid for it.
+//! What waits to be written to one device: whole writes, in order, with the credit that paid for them.
 //!
 //! **Invariants.** What a pending send holds stays at the front until the send has ended. A write leaves whole, or is
 //! dropped whole, but for the one that a failed or abandoned send had begun.
 //! **Not here.** Sending (`writing`). The queue has no bound of its own: credit is.
 
 use crate::policy::roster::SessionId;
-use crate::shard::credit::{Credit, Returning};
+use crate::shard::commands::{Large, Payload};
+use crate::shard::credit::{Credit, Paid, Returning};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -13,10 +14,13 @@ use tokio::sync::Notify;
 
 /// Small writes are gathered up to this size into one send.
 const GATHERED_BYTES_MAX: usize = 64 << 10;
+/// A buffer that is kept for the next small writes.
+const SPARE_BYTES_MAX: usize = 4 << 10;
 
-/// A device's queue; it exists while its writer runs.
+/// A device's queue; it has one while something is queued.
+#[derive(Default)]
 pub struct WriteQueue {
-    writes: VecDeque<Write>,
+    parts: VecDeque<Part>,
     /// Bytes of all of them.
     bytes: usize,
     /// How many of them the pending send holds.
@@ -25,29 +29,58 @@ pub struct WriteQueue {
     taken_bytes: i64,
     /// Told at the end, where someone waits for it.
     emptied: Option<Rc<Notify>>,
+    /// An empty buffer.
+    spare: Vec<u8>,
 }
 
-/// One write of a session.
-pub struct Write {
-    /// Whose it is.
-    pub session: SessionId,
-    /// At least one byte.
-    pub data: Bytes,
-    /// Comes back when the write is done or dropped.
-    pub credit: Credit,
+/// Neighbouring writes of one session.
+struct Part {
+    session: SessionId,
+    data: Data,
+    writes: usize,
+    /// Comes back when they are done or dropped.
+    credit: Credit,
+}
+
+/// At least one byte.
+enum Data {
+    Small(Vec<u8>),
+    Large(Large),
+}
+
+impl Data {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Data::Small(data) => data,
+            Data::Large(large) => &large.data,
+        }
+    }
 }
 
 impl WriteQueue {
-    /// A queue of one write.
-    pub fn new(write: Write) -> Self {
-        let bytes = write.data.len();
-        WriteQueue { writes: VecDeque::from([write]), bytes, sending: 0, taken_bytes: 0, emptied: None }
-    }
-
-    /// Adds a write.
-    pub fn push(&mut self, write: Write) {
-        self.bytes += write.data.len();
-        self.writes.push_back(write);
+    /// Adds a write of at least one byte.
+    pub fn push(&mut self, session: SessionId, payload: Payload<'_>, paid: Paid<'_>) {
+        self.bytes += payload.bytes().len();
+        let data = match payload {
+            Payload::Large(large) => Data::Large(large),
+            Payload::Small(more) => {
+                // Not to what a pending send holds.
+                if self.parts.len() > self.sending
+                    && let Some(Part { session: before, data: Data::Small(data), writes, credit }) =
+                        self.parts.back_mut()
+                    && *before == session
+                    && data.len() + more.len() <= GATHERED_BYTES_MAX
+                {
+                    data.extend_from_slice(more);
+                    *writes += 1;
+                    return paid.add_to(credit);
+                }
+                let mut data = std::mem::take(&mut self.spare);
+                data.extend_from_slice(more);
+                Data::Small(data)
+            }
+        };
+        self.parts.push_back(Part { session, data, writes: 1, credit: paid.take() });
     }
 
     /// Bytes that are queued, those that a pending send holds included.
@@ -57,24 +90,24 @@ impl WriteQueue {
 
     /// Bytes of a session's credit that are held here.
     pub fn credit_of(&self, session: SessionId) -> usize {
-        self.writes.iter().filter(|write| write.session == session).map(|write| write.credit.bytes()).sum()
+        self.parts.iter().filter(|part| part.session == session).map(|part| part.credit.bytes()).sum()
     }
 
-    /// The bytes for the next send, put together in `scratch` where they are of more than one write. The send holds what
+    /// The bytes for the next send, put together in `scratch` where they are of more than one part. The send holds what
     /// they came from until [`sent`](Self::sent). `None` when nothing is queued.
     pub fn gather<'a>(&'a mut self, scratch: &'a mut Vec<u8>) -> Option<&'a [u8]> {
-        let first = self.writes.front()?;
-        if self.writes.len() == 1 || first.data.len() >= GATHERED_BYTES_MAX {
+        let first = self.parts.front()?.data.bytes();
+        if self.parts.len() == 1 || first.len() >= GATHERED_BYTES_MAX {
             self.sending = 1;
-            return Some(&first.data);
+            return Some(first);
         }
         scratch.clear();
         self.sending = 0;
-        for write in &self.writes {
-            if scratch.len() + write.data.len() > GATHERED_BYTES_MAX {
+        for bytes in self.parts.iter().map(|part| part.data.bytes()) {
+            if scratch.len() + bytes.len() > GATHERED_BYTES_MAX {
                 break;
             }
-            scratch.extend_from_slice(&write.data);
+            scratch.extend_from_slice(bytes);
             self.sending += 1;
         }
         Some(scratch)
@@ -82,8 +115,9 @@ impl WriteQueue {
 
     /// The same bytes from `at` on, for a send that outlasts this turn.
     pub fn rest(&self, scratch: &[u8], at: usize) -> Bytes {
-        match self.writes.front() {
-            Some(only) if self.sending == 1 => only.data.slice(at..),
+        match self.parts.front().map(|part| &part.data) {
+            Some(Data::Large(only)) if self.sending == 1 => only.data.slice(at..),
+            Some(Data::Small(only)) if self.sending == 1 => Bytes::copy_from_slice(&only[at..]),
             _ => Bytes::copy_from_slice(&scratch[at..]),
         }
     }
@@ -100,29 +134,38 @@ impl WriteQueue {
 
     /// The pending send has ended well: what it held is done with, unless [`clear`](Self::clear) came first.
     pub fn sent(&mut self, returning: &mut Returning) {
-        for write in self.writes.drain(..self.sending) {
-            self.bytes -= write.data.len();
-            returning.add(write.credit);
+        for Part { data, credit, .. } in self.parts.drain(..self.sending) {
+            self.bytes -= data.bytes().len();
+            returning.add(credit);
+            if let Data::Small(mut buffer) = data
+                && buffer.capacity() <= SPARE_BYTES_MAX
+            {
+                buffer.clear();
+                self.spare = buffer;
+            }
         }
         self.sending = 0;
     }
 
     /// Drops everything, what a pending send holds included.
     pub fn clear(&mut self) {
-        self.writes.clear();
+        self.parts.clear();
         (self.bytes, self.sending) = (0, 0);
     }
 
     /// Drops the writes of a session, but for those that the pending send holds. Returns how many.
     pub fn drop_writes_of(&mut self, session: SessionId) -> usize {
-        let (before, mut at) = (self.writes.len(), 0);
-        self.writes.retain(|write| {
+        let (mut dropped, mut at) = (0, 0);
+        self.parts.retain(|part| {
             at += 1;
-            let stays = at <= self.sending || write.session != session;
-            self.bytes -= if stays { 0 } else { write.data.len() };
+            let stays = at <= self.sending || part.session != session;
+            if !stays {
+                self.bytes -= part.data.bytes().len();
+                dropped += part.writes;
+            }
             stays
         });
-        before - self.writes.len()
+        dropped
     }
 
     /// Told when the queue has come to its end.
@@ -130,11 +173,13 @@ impl WriteQueue {
         self.emptied.get_or_insert_default().clone()
     }
 
-    /// Tells those who wait for the end.
-    pub fn end(self) {
-        if let Some(emptied) = self.emptied {
+    /// Tells those who wait for the end, and makes ready for another device.
+    pub fn end(&mut self) {
+        if let Some(emptied) = self.emptied.take() {
             emptied.notify_waiters();
         }
+        self.clear();
+        self.taken_bytes = 0;
     }
 }
 
@@ -149,17 +194,20 @@ mod tests {
         Window::new(1 << 20, Budget::new(1 << 20).reserve(1 << 20).unwrap())
     }
 
-    fn write(window: &Window, session: u64, data: &[u8]) -> Write {
-        let credit = window.try_take(data.len(), None).unwrap();
-        Write { session: SessionId(session), data: Bytes::copy_from_slice(data), credit }
+    fn push(queue: &mut WriteQueue, window: &Window, session: u64, payload: Payload<'_>) {
+        let cost = window.cost(payload.bytes().len());
+        queue.push(SessionId(session), payload, Paid::new(&mut window.try_take(cost as usize).unwrap(), cost));
     }
 
     #[test]
     fn small_writes_leave_together_and_large_ones_alone() {
         let window = window();
-        let mut queue = WriteQueue::new(write(&window, 1, b"ab"));
-        queue.push(write(&window, 2, b"cd"));
-        queue.push(write(&window, 1, &[7; GATHERED_BYTES_MAX]));
+        let mut queue = WriteQueue::default();
+        push(&mut queue, &window, 1, Payload::Small(b"ab"));
+        push(&mut queue, &window, 2, Payload::Small(b"c"));
+        push(&mut queue, &window, 2, Payload::Small(b"d"));
+        let data = Bytes::from(vec![7; GATHERED_BYTES_MAX]);
+        push(&mut queue, &window, 1, Payload::Large(Large { data, memory: None }));
         let mut scratch = Vec::new();
         assert_eq!(queue.gather(&mut scratch).unwrap(), b"abcd");
         assert_eq!(queue.rest(&scratch, 3), "d");
@@ -173,25 +221,40 @@ mod tests {
     #[test]
     fn what_a_send_holds_stays_when_its_sessions_writes_are_dropped() {
         let window = window();
-        let mut queue = WriteQueue::new(write(&window, 1, b"a"));
+        let mut queue = WriteQueue::default();
+        push(&mut queue, &window, 1, Payload::Small(b"a"));
         queue.gather(&mut Vec::new());
-        queue.push(write(&window, 1, b"b"));
-        queue.push(write(&window, 2, b"c"));
-        assert_eq!((queue.bytes(), queue.drop_writes_of(SessionId(1)), queue.bytes()), (3, 1, 2));
+        for (session, data) in [(1, b"b"), (1, b"c"), (2, b"d")] {
+            push(&mut queue, &window, session, Payload::Small(data));
+        }
+        assert_eq!((queue.bytes(), queue.drop_writes_of(SessionId(1)), queue.bytes()), (4, 2, 2));
         assert_eq!(queue.credit_of(SessionId(1)), REQUEST_BYTES + 1);
         queue.sent(&mut Returning::default());
-        assert_eq!(queue.gather(&mut Vec::new()).unwrap(), b"c");
+        assert_eq!(queue.gather(&mut Vec::new()).unwrap(), b"d");
     }
 
     #[test]
     fn a_queue_that_is_cleared_under_a_send_gives_every_credit_back_once() {
         let window = window();
-        let mut queue = WriteQueue::new(write(&window, 1, b"a"));
-        queue.push(write(&window, 1, b"b"));
+        let mut queue = WriteQueue::default();
+        push(&mut queue, &window, 1, Payload::Small(b"a"));
+        push(&mut queue, &window, 1, Payload::Small(b"b"));
         queue.gather(&mut Vec::new());
         queue.clear();
         queue.sent(&mut Returning::default());
         assert!(queue.gather(&mut Vec::new()).is_none() && queue.bytes() == 0);
-        assert!(window.try_take((1 << 20) - REQUEST_BYTES, None).is_ok());
+        assert_eq!(window.used_bytes(), 0);
+    }
+
+    #[test]
+    fn a_queue_that_has_ended_is_as_a_new_one() {
+        let window = window();
+        let mut queue = WriteQueue::default();
+        push(&mut queue, &window, 1, Payload::Small(b"a"));
+        queue.taken(1);
+        queue.end();
+        assert_eq!((queue.bytes(), queue.taken_bytes(), window.used_bytes()), (0, 0, 0));
+        push(&mut queue, &window, 2, Payload::Small(b"b"));
+        assert_eq!(queue.gather(&mut Vec::new()).unwrap(), b"b");
     }
 }

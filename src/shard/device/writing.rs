@@ -6,11 +6,11 @@
 //! **Not here.** The queue itself (`queue`), and why a device ends (`device`).
 
 use super::Device;
-use super::queue::{Write, WriteQueue};
 use crate::policy::counts::Count;
 use crate::policy::ending::DeviceEnd;
 use crate::policy::roster::SessionId;
-use crate::shard::credit::{Credit, Returning};
+use crate::shard::commands::{Action, Payload};
+use crate::shard::credit::{Paid, Returning};
 use crate::shard::resources::Resources;
 use crate::shard::ring::{self, Sent};
 use bytes::Bytes;
@@ -20,6 +20,8 @@ use std::time::Duration;
 
 /// Looks at a queue without progress before it is given up.
 const FLUSH_STEPS: u32 = 8;
+/// Queues that a shard keeps for the next device that is written to.
+const SPARE_QUEUES_MAX: usize = 64;
 /// Devices that are looked at in one go for bytes under way.
 const UNDER_WAY_BATCH: usize = 256;
 
@@ -33,25 +35,30 @@ pub enum FlushFor {
 }
 
 impl Device {
-    /// Queues bytes of a session; false where the device is ending. Never waits: the credit is the bound.
-    pub fn write(self: &Rc<Self>, session: SessionId, data: Bytes, credit: Credit) -> bool {
+    /// Does what a session's driver asks; false where the device is ending. Never waits: the credit is the bound.
+    pub fn carry_out(self: &Rc<Self>, session: SessionId, action: Action<'_>, paid: Paid<'_>) -> bool {
         if self.ending.get().is_some() {
             return false;
         }
-        if data.is_empty() {
-            return true;
-        }
-        let write = Write { session, data, credit };
-        let mut queue = self.queue.borrow_mut();
-        match &mut *queue {
-            Some(queue) => queue.push(write),
-            None => {
-                *queue = Some(Box::new(WriteQueue::new(write)));
-                self.watch_acknowledgement();
-                self.resources().unsent.borrow_mut().push(self.clone());
-            }
+        match action {
+            Action::Write(payload) if payload.bytes().is_empty() => {}
+            Action::Write(payload) => self.queue_write(session, payload, paid),
+            Action::Close => self.end(DeviceEnd::DriverClosed),
         }
         true
+    }
+
+    fn queue_write(self: &Rc<Self>, session: SessionId, payload: Payload<'_>, paid: Paid<'_>) {
+        let mut queue = self.queue.borrow_mut();
+        let resources = self.resources();
+        let is_first = queue.is_none();
+        queue
+            .get_or_insert_with(|| resources.spare_queues.borrow_mut().pop().unwrap_or_default())
+            .push(session, payload, paid);
+        if is_first {
+            self.watch_acknowledgement();
+            resources.unsent.borrow_mut().push(self.clone());
+        }
     }
 
     /// Sends what is queued as far as it fits; a writer goes on with the rest.
@@ -181,8 +188,12 @@ impl Drop for Writing {
         if device.ending.get().is_some() {
             device.finish_writing();
         }
-        if let Some(queue) = queue {
+        if let Some(mut queue) = queue {
             queue.end();
+            let mut spare = device.resources().spare_queues.borrow_mut();
+            if spare.len() < SPARE_QUEUES_MAX {
+                spare.push(queue);
+            }
         }
     }
 }
