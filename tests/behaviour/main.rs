@@ -21,6 +21,7 @@ mod lists;
 mod metrics;
 mod refused;
 mod stories;
+mod tap;
 mod tcp_endings;
 mod tcp_events;
 mod tcp_many;
