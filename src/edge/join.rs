@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 use tracing::Span;
 
 /// The longest `X-Module-ID` that is kept.
-const MODULE_ID_BYTES_MAX: usize = 128;
+pub(super) const MODULE_ID_BYTES_MAX: usize = 128;
 /// The longest accept list that is logged; every line of a session carries it.
 const ACCEPTED_CHARS_MAX: usize = 256;
 /// Shard in the upper bits, a count in the lower: unique in the process without asking anyone, and a number that JSON

@@ -4,7 +4,7 @@
 //! **Not here.** What a tap is told (`protocol::tapped`, `shard::taps`), and its WebSocket (`session`, as a driver's).
 
 use crate::edge::answers::parameter_error;
-use crate::edge::join::{Joins, Ready, websocket_key};
+use crate::edge::join::{Joins, MODULE_ID_BYTES_MAX, Ready, websocket_key};
 use crate::edge::session::{Joined, Place, session_bytes_max};
 use crate::policy::ending::JoinRefusal;
 use crate::policy::limits::Limits;
@@ -39,10 +39,11 @@ impl TapRequest {
         let device = head
             .parameter("device")
             .map(|text| TappedDevice::parse(&text).ok_or_else(|| bad("device", "must be IP, IP:ID or [IP]:ID")));
-        let filter = TapFilter {
-            device: device.transpose()?,
-            module: head.parameter("module").map(|module| module.into_owned()),
-        };
+        let module = head.parameter("module").map(|module| module.into_owned());
+        if module.as_ref().is_some_and(|module| module.len() > MODULE_ID_BYTES_MAX) {
+            return Err(bad("module", &format!("must be of {MODULE_ID_BYTES_MAX} bytes at most")));
+        }
+        let filter = TapFilter { device: device.transpose()?, module };
         let websocket_key = websocket_key(head)?;
         Ok(TapRequest { port: PortId { transport, number }, filter, websocket_key })
     }

@@ -308,7 +308,7 @@ impl Port {
         self.unannounced.set(self.unannounced.get() + 1);
         counts.one(Count::DevicesOpened);
         tracing::debug!(port = %self.id(), remote_ip = %source, device = id, "device opened");
-        device.tap(TapEvent::Opened { device: device.name() });
+        device.tap(|device| TapEvent::Opened { device });
         let opened = ToDriver::Opened { device: device.name() };
         let mut unopened = Vec::new();
         for (_, subscription) in audience.subscribers().iter() {

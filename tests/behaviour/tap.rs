@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use uring_dispatch::protocol::tapped::{TapEvent, Tapped};
 
-use crate::harness::{Addr, Connection, Daemon, Datagrams, Device, Driver, Frame, Metrics, Setup, Transport, Wire};
-use crate::harness::{BASES, Opcode, UPGRADE, eventually, free_port, join_target, pattern, write};
+use crate::harness::{Addr, Connection, Daemon, Datagrams, Device, Frame, Metrics, Setup, Transport, Wire};
+use crate::harness::{BASES, Opcode, UPGRADE, eventually, free_port, pattern, write};
 
 scenarios! {
     a_tap_sees_both_directions_of_a_device_in_order,
@@ -96,18 +96,10 @@ fn until_sample(daemon: &Daemon, series: &str, value: f64) {
     });
 }
 
-/// Joins as a driver with a module id.
-fn join_as(daemon: &Daemon, module: &str, transport: Transport, port: u16, accept: &str) -> Driver {
-    let target = join_target(BASES[0], transport, &port.to_string(), accept);
-    let connection = daemon.upgrade(&target, &format!("X-Module-ID: {module}\r\n"));
-    let (stream, pending) = connection.unwrap_or_else(|response| panic!("refused: {response:?}")).into_parts();
-    Driver::new(stream, pending)
-}
-
 fn a_tap_sees_both_directions_of_a_device_in_order(shards: usize) {
     Setup::new(shards).run(|daemon| {
         let port = free_port();
-        let mut driver = join_as(daemon, "mod-1", Transport::Tcp, port, "127.0.0.1");
+        let mut driver = daemon.join_as("mod-1", Transport::Tcp, port, "127.0.0.1");
         let mut tap = Tap::open(daemon, "tcp", port, "");
         let mut device = Device::connect("127.0.0.1", port);
         let addr = driver.opened();
@@ -131,7 +123,7 @@ fn a_tap_sees_both_directions_of_a_device_in_order(shards: usize) {
 fn a_tap_sees_datagrams_in_both_directions(shards: usize) {
     Setup::new(shards).run(|daemon| {
         let port = free_port();
-        let mut driver = join_as(daemon, "mod-1", Transport::Udp, port, "127.0.0.1");
+        let mut driver = daemon.join_as("mod-1", Transport::Udp, port, "127.0.0.1");
         let mut tap = Tap::open(daemon, "udp", port, "");
         let device = Datagrams::bind("127.0.0.1");
         let addr = Addr::new("127.0.0.1", device.port());
@@ -166,7 +158,7 @@ fn a_message_for_two_drivers_is_tapped_once(shards: usize) {
 fn a_tap_may_be_for_one_device(shards: usize) {
     Setup::new(shards).run(|daemon| {
         let port = free_port();
-        let mut driver = join_as(daemon, "mod-1", Transport::Tcp, port, "127.0.0.0/8");
+        let mut driver = daemon.join_as("mod-1", Transport::Tcp, port, "127.0.0.0/8");
         let mut of_address = Tap::open(daemon, "tcp", port, "&device=127.0.0.2");
         let mut of_device = Tap::open(daemon, "tcp", port, "&device=127.0.0.1%3A2");
         let mut devices: Vec<_> = ["127.0.0.1", "127.0.0.2", "127.0.0.1"]
@@ -193,8 +185,8 @@ fn a_tap_may_be_for_one_device(shards: usize) {
 fn a_tap_may_be_for_one_driver(shards: usize) {
     Setup::new(shards).run(|daemon| {
         let port = free_port();
-        let mut first = join_as(daemon, "mod-1", Transport::Tcp, port, "127.0.0.0/16");
-        let mut second = join_as(daemon, "mod-2", Transport::Tcp, port, "127.0.0.2,127.1.0.1");
+        let mut first = daemon.join_as("mod-1", Transport::Tcp, port, "127.0.0.0/16");
+        let mut second = daemon.join_as("mod-2", Transport::Tcp, port, "127.0.0.2,127.1.0.1");
         let mut tap = Tap::open(daemon, "tcp", port, "&module=mod-2");
         let mut others = Device::connect("127.0.0.1", port);
         let addr = first.opened();
@@ -446,6 +438,7 @@ fn a_bad_request_is_refused_and_says_why(shards: usize) {
             (format!("transport=sctp&port={port}"), 400, "transport"),
             ("transport=tcp&port=0".to_owned(), 400, "port"),
             (format!("{whole}&device=host"), 400, "device"),
+            (format!("{whole}&module={}", "m".repeat(129)), 400, "module"),
         ] {
             let refused = daemon.upgrade(&target(&query), "").err().expect("a bad request");
             assert_eq!((refused.status, refused.member("parameter").as_str()), (status, parameter), "{query}");

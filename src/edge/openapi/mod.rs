@@ -234,7 +234,7 @@ fn tap_parameters() -> Value {
             "schema": { "type": "string" }, "example": "10.0.0.7:3"
         },
         {
-            "name": "driver", "in": "query", "required": false,
+            "name": "module", "in": "query", "required": false,
             "description": "The module id of one driver: what it sends, and what its devices send",
             "schema": { "type": "string" }
         }

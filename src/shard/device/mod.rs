@@ -233,7 +233,7 @@ impl Device {
     fn deliver(&self, data: Buffer) -> Option<(Vec<u8>, Vec<Rc<Subscription>>)> {
         let counts = &self.resources().counts;
         self.received(data.len() as u64);
-        self.tap(TapEvent::Received { device: self.name(), data: &data });
+        self.tap(|device| TapEvent::Received { device, data: &data });
         let message = ToDriver::Received { device: self.name(), data: &data };
         let mut waiting = Vec::new();
         for (_, subscription) in self.audience.subscribers().iter() {
@@ -260,10 +260,12 @@ impl Device {
     /// Gives those who tap its port a copy; one look at a number where there are none. Its end may come after the last of
     /// its drivers has left: then all are told.
     #[inline]
-    pub fn tap(&self, event: TapEvent) {
+    pub fn tap<'a>(&self, event: impl FnOnce(DeviceName) -> TapEvent<'a>) {
         let Resources { taps, counts, .. } = &**self.resources();
         if !taps.is_empty() {
-            taps.tell(counts, self.ledger.port, event, |module| self.is_orphan() || self.has_module(module));
+            taps.tell(counts, self.ledger.port, event(self.name()), |module| {
+                self.is_orphan() || self.has_module(module)
+            });
         }
     }
 
@@ -330,7 +332,7 @@ impl Leaving {
         if let Some(port) = self.device.port.upgrade() {
             port.forget(&self.device);
         }
-        self.device.tap(TapEvent::Closed { device: self.device.name() });
+        self.device.tap(|device| TapEvent::Closed { device });
         let subscribers = self.device.audience.subscribers();
         let knowing = subscribers.iter().filter(|(_, subscription)| subscription.knows(self.device.id));
         knowing.map(|(_, subscription)| subscription.clone()).collect()
