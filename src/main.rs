@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         Ok(Invocation::Document) => print(&edge::openapi::document()),
         Ok(Invocation::Help(help)) => print(&help),
         Ok(Invocation::Listen(options)) => ExitCode::from(command::listen::run(&options)),
+        Ok(Invocation::Tap(options)) => ExitCode::from(command::tap::run(&options)),
         Err(error) => fail(USAGE, &error),
     }
 }

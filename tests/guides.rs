@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use uring_dispatch::config::settings;
 use uring_dispatch::policy::counts::Count;
 
-/// How paths of sources begin whose sentences are no messages: help, documents, request heads, and what `listen` prints of
-/// devices.
-const OTHER_SENTENCES: [&str; 7] = [
+/// How paths of sources begin whose sentences are no messages: help, documents, request heads, and what `listen`
+/// and `tap` print of devices.
+const OTHER_SENTENCES: [&str; 9] = [
     "command/listen/show.rs",
+    "command/tap/capture.rs",
+    "command/tap/show.rs",
     "config/arguments.rs",
     "config/settings.rs",
     "edge/openapi/",
@@ -163,6 +165,7 @@ fn every_start_error_and_refusal_is_under_troubleshooting() {
         "edge/join.rs",
         "edge/lists.rs",
         "edge/reports.rs",
+        "edge/tap.rs",
         "policy/ending.rs",
         "policy/listing/query.rs",
         "protocol/message.rs",
@@ -245,9 +248,20 @@ fn every_limit_is_among_those_that_are_explained() {
 
 #[test]
 fn a_setting_that_is_named_exists() {
-    /// Flags of other programs, of `listen`, and of `scripts/bare-metal`.
-    const OTHERS: [&str; 8] =
-        ["--help", "--url", "--json", "--experimental-websocket", "--apply", "--print-sysctl", "--ulimit", "--example"];
+    /// Flags of other programs, of `listen` and `tap`, and of `scripts/bare-metal`.
+    const OTHERS: [&str; 11] = [
+        "--device",
+        "--driver",
+        "--pcap",
+        "--help",
+        "--url",
+        "--json",
+        "--experimental-websocket",
+        "--apply",
+        "--print-sysctl",
+        "--ulimit",
+        "--example",
+    ];
     let known: Vec<String> = settings().into_iter().filter_map(|setting| setting.flag).collect();
     for name in GUIDES {
         let text = guide(name);

@@ -1,4 +1,4 @@
-//! What the program does beside serving: ask a running daemon for its health, and be a driver in a terminal.
+//! What the program does beside serving: ask a running daemon for its health, and be a driver, or a tap, in a terminal.
 //!
 //! **Invariants.** Blocking and on one thread or two; nothing here touches a ring. Every wait on the network has an
 //! end.
@@ -6,4 +6,5 @@
 
 pub mod health;
 pub mod listen;
+pub mod tap;
 mod tcp;

@@ -4,6 +4,7 @@
 //! **Not here.** Where a value comes from and whether the whole makes sense (`config`).
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -13,6 +14,7 @@ use super::limit_arguments::{DeviceArguments, DriverArguments, MemoryArguments, 
 use crate::policy::access::{Egress, PortRanges};
 use crate::policy::port_id::Transport;
 use crate::policy::sources::Sources;
+use crate::policy::tap_filter::TappedDevice;
 
 const AFTER_HELP: &str = "\
 Every variable may also stand in a file of its name under SECRETS_PATH (/run/secrets unless set). A flag goes before \
@@ -23,6 +25,11 @@ SERVER_SECRET_NEXT; both are let in.";
 const AFTER_LISTEN_HELP: &str = "\
 What is typed goes to the last device that sent or connected; `@ID TEXT` (tcp) or `@IP:PORT TEXT` (udp) goes to that \
 one. `/close` or `@ID /close` disconnects a tcp device. The token is the daemon's secret, found the same way: \
+PLACE_SERVER_SECRET or SERVER_SECRET, as a variable or as a file under SECRETS_PATH.";
+
+const AFTER_TAP_HELP: &str = "\
+To see it as it comes: `dispatch tap tcp 6001 --pcap - | tshark -r -`. In a capture the daemon is 192.0.2.1 or \
+2001:db8::1, and the port of a tcp device is 16384 and its id. The token is the daemon's secret, found the same way: \
 PLACE_SERVER_SECRET or SERVER_SECRET, as a variable or as a file under SECRETS_PATH.";
 
 /// Every argument, as clap parses it.
@@ -157,6 +164,8 @@ pub enum Switch {
 pub(super) enum Command {
     /// Be a driver in this terminal: print what devices on a port send, and send what is typed
     Listen(ListenArguments),
+    /// Watch a port in this terminal: a live copy of its messages in both directions, which slows nobody
+    Tap(TapArguments),
 }
 
 /// The terminal's driver.
@@ -181,6 +190,38 @@ pub struct ListenArguments {
     /// Send typed lines without the newline
     #[arg(long)]
     pub raw: bool,
+}
+
+/// The terminal's tap.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = AFTER_TAP_HELP)]
+pub struct TapArguments {
+    /// Transport of the port
+    #[arg(value_name = "tcp|udp", value_parser = transport)]
+    pub transport: Transport,
+    /// Number of the port
+    #[arg(value_name = "PORT", value_parser = number::<u16>(1, 65_535))]
+    pub port: u16,
+    /// One device, or those of one address; IPv6 with an id is `[IP]:ID`. The id of a udp device is its port
+    #[arg(long, value_name = "IP[:ID]", value_parser = tapped_device)]
+    pub device: Option<String>,
+    /// The module id of one driver: what it sends, and what devices that it accepts send
+    #[arg(long, value_name = "MODULE")]
+    pub driver: Option<String>,
+    /// Write a capture (pcapng) with IP and TCP or UDP headers made up; `-` is standard output, and then nothing else is
+    #[arg(long, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
+    /// The daemon; a path other than the usual base path may follow
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3000")]
+    pub url: HttpUrl,
+    /// One JSON object a line, and nothing else on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The text of a device, once it is known to be one: the daemon reads it again.
+fn tapped_device(text: &str) -> Result<String, String> {
+    TappedDevice::parse(text).map(|_| text.to_owned()).ok_or_else(|| "it must be IP, IP:ID or [IP]:ID".to_owned())
 }
 
 /// A parser of whole numbers from `min` to `max`.

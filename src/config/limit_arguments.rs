@@ -55,6 +55,10 @@ pub(super) struct DriverArguments {
     #[arg(long, value_name = "COUNT", env = "DISPATCH_SESSIONS_MAX")]
     #[arg(default_value = "0", value_parser = count(COUNT_MAX))]
     sessions_max: usize,
+    /// Taps in all; more are refused (503). Each is reserved memory, as a driver is; 0 lets none in
+    #[arg(long, value_name = "COUNT", env = "DISPATCH_TAPS_MAX")]
+    #[arg(default_value = "16", value_parser = number::<usize>(0, 1_024))]
+    taps_max: usize,
     /// Connections to the API that have not joined; above it the one that waits longest is let go. At most half of the
     /// descriptors that are kept from devices
     #[arg(long, value_name = "COUNT", env = "DISPATCH_HANDSHAKES_MAX")]
@@ -166,6 +170,7 @@ pub(super) fn limits(
         devices_max: devices.devices_max,
         devices_per_port_max: devices.devices_per_port_max,
         sessions_max: drivers.sessions_max,
+        taps_max: drivers.taps_max,
         handshakes_max: drivers.handshakes_max,
         ports_max: drivers.ports_max,
         linger_time_max: drivers.linger_ms_max,

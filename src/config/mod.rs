@@ -21,7 +21,7 @@ use std::net::SocketAddr;
 use clap::FromArgMatches;
 use clap::error::ErrorKind;
 
-pub use self::arguments::{ListenArguments, Switch};
+pub use self::arguments::{ListenArguments, Switch, TapArguments};
 pub use self::environment::{Environment, Origin};
 pub use self::error::ConfigError;
 pub use self::http_url::HttpUrl;
@@ -78,6 +78,17 @@ pub enum Invocation {
     Help(String),
     /// Be a driver in the terminal.
     Listen(ListenOptions),
+    /// Tap a port in the terminal.
+    Tap(TapOptions),
+}
+
+/// What the terminal's tap is told.
+#[derive(Debug, Clone)]
+pub struct TapOptions {
+    /// Its arguments.
+    pub arguments: TapArguments,
+    /// The token it shows: the daemon's secret, found the same way.
+    pub token: Secret,
 }
 
 /// What the terminal's driver is told.
@@ -137,9 +148,12 @@ impl Config {
 }
 
 fn action(arguments: &Arguments, environment: &Environment) -> Result<Option<Invocation>, ConfigError> {
-    if let Some(Command::Listen(listen)) = &arguments.command {
+    if let Some(command) = &arguments.command {
         let (token, _) = find_secret(environment)?;
-        return Ok(Some(Invocation::Listen(ListenOptions { arguments: listen.clone(), token })));
+        return Ok(Some(match command {
+            Command::Listen(arguments) => Invocation::Listen(ListenOptions { arguments: arguments.clone(), token }),
+            Command::Tap(arguments) => Invocation::Tap(TapOptions { arguments: arguments.clone(), token }),
+        }));
     }
     let actions = &arguments.actions;
     Ok(match &actions.health {

@@ -6,9 +6,10 @@
 use crate::edge::answers::{error, refused};
 use crate::edge::door::{Caller, Door, Refused};
 use crate::edge::handshakes::{Handshake, Handshakes};
-use crate::edge::join::{JoinRequest, Joins};
+use crate::edge::join::{JoinRequest, Joins, SessionRequest};
 use crate::edge::reports::{self, Report};
 use crate::edge::routes::{self, Endpoint};
+use crate::edge::tap::TapRequest;
 use crate::policy::token::{self, Token};
 use crate::protocol::http::{Answer, Body, Connection, HeadError, RequestHead};
 use crate::shard::accept;
@@ -34,7 +35,7 @@ pub struct Api {
 enum Asked {
     Answer(Answer),
     Report(Report),
-    Join(JoinRequest),
+    Session(SessionRequest),
 }
 
 /// How reading a head ended otherwise than by a head.
@@ -99,10 +100,10 @@ impl Api {
             let answer = match asked {
                 Asked::Answer(answer) => answer,
                 Asked::Report(report) => report.answer(&self.resources, &request_id).await,
-                Asked::Join(request) => {
+                Asked::Session(request) => {
                     // It is a session's from here on, or else answered at once.
                     waiting = None;
-                    match self.joins.join(request, remote, &request_id).await {
+                    match self.joins.admit(request, remote, &request_id).await {
                         Ok(ready) => {
                             let sent = self.send(&stream, ready.upgrade(&request_id)).await;
                             self.resources.answered(route, began_at.elapsed());
@@ -250,7 +251,10 @@ impl Api {
         match route.endpoint {
             Endpoint::Health => Ok(Asked::Answer(Answer::json(200, String::new()))),
             Endpoint::Version => Ok(Asked::Answer(reports::version())),
-            Endpoint::Join(transport) => JoinRequest::parse(head, transport).map(Asked::Join),
+            Endpoint::Join(transport) => {
+                JoinRequest::parse(head, transport).map(|request| Asked::Session(SessionRequest::Join(request)))
+            }
+            Endpoint::Tap => TapRequest::parse(head).map(|request| Asked::Session(SessionRequest::Tap(request))),
             _ => Report::parse(&found, head).map(Asked::Report),
         }
     }

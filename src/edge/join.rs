@@ -1,10 +1,11 @@
-//! A driver's join: what it asks for, and how a connection becomes a session.
+//! A join: what a driver asks for, and how a connection becomes a session, its own or a tap's.
 //!
 //! **Invariants.** A join that is refused leaves nothing behind: what it took drops with it.
-//! **Not here.** Whether the driver may come in (`door`), and the session once it is served (`session`).
+//! **Not here.** What a tap asks for (`tap`), whether the driver may come in (`door`), and the session once it is served (`session`).
 
 use crate::edge::answers::{error, parameter_error};
 use crate::edge::session::{Joined, Place, Session, session_bytes_max};
+use crate::edge::tap::TapRequest;
 use crate::policy::ending::JoinRefusal;
 use crate::policy::listing::port_number;
 use crate::policy::port_id::{PortId, Transport};
@@ -21,14 +22,23 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::oneshot;
+use tracing::Span;
 
 /// The longest `X-Module-ID` that is kept.
-const MODULE_ID_BYTES_MAX: usize = 128;
+pub(super) const MODULE_ID_BYTES_MAX: usize = 128;
 /// The longest accept list that is logged; every line of a session carries it.
 const ACCEPTED_CHARS_MAX: usize = 256;
 /// Shard in the upper bits, a count in the lower: unique in the process without asking anyone, and a number that JSON
 /// readers which know floats alone read exactly.
 const SESSION_ID_SHARD_SHIFT: u32 = 42;
+
+/// What is to become a session.
+pub enum SessionRequest {
+    /// A driver's.
+    Join(JoinRequest),
+    /// A tap's.
+    Tap(TapRequest),
+}
 
 /// A join that has passed every check of its request.
 pub struct JoinRequest {
@@ -40,15 +50,15 @@ pub struct JoinRequest {
 
 /// The joins of one shard's connections.
 pub struct Joins {
-    resources: Rc<Resources>,
+    pub(super) resources: Rc<Resources>,
     next_session: Cell<u64>,
 }
 
-/// A driver that has joined and is to be told so.
+/// A session that has joined, or taps, and is to be told so.
 pub struct Ready {
-    joined: Joined,
-    inbox: Inbox,
-    websocket_key: String,
+    pub(super) joined: Joined,
+    pub(super) inbox: Inbox,
+    pub(super) websocket_key: String,
 }
 
 impl Joins {
@@ -58,11 +68,23 @@ impl Joins {
         Joins { resources, next_session: Cell::new(first) }
     }
 
-    /// Joins a port.
+    /// Makes a session, which is not told yet.
     ///
     /// # Errors
-    /// Why the join is refused; then nothing is left of it.
-    pub async fn join(&self, request: JoinRequest, remote: SocketAddr, request_id: &str) -> Result<Ready, JoinRefusal> {
+    /// Why it is refused; then nothing is left of it.
+    pub async fn admit(
+        &self,
+        request: SessionRequest,
+        remote: SocketAddr,
+        request_id: &str,
+    ) -> Result<Ready, JoinRefusal> {
+        match request {
+            SessionRequest::Join(request) => self.join(request, remote, request_id).await,
+            SessionRequest::Tap(request) => self.tap(request, remote, request_id).await,
+        }
+    }
+
+    async fn join(&self, request: JoinRequest, remote: SocketAddr, request_id: &str) -> Result<Ready, JoinRefusal> {
         let JoinRequest { port, sources, websocket_key, module } = request;
         let accepted: String = sources.to_string().chars().take(ACCEPTED_CHARS_MAX).collect();
         let accepted: Arc<str> = accepted.into();
@@ -82,19 +104,26 @@ impl Joins {
             let place = Place::take(&self.resources).ok_or(JoinRefusal::TooManySessions)?;
             let needed = session_bytes_max(&shared.limits) + sources.memory_bytes();
             let memory = shared.session_memory.reserve(needed).ok_or(JoinRefusal::NoMemory)?;
-            let id = SessionId(self.next_session.replace(self.next_session.get() + 1));
+            let id = self.next_session();
             let inbox = self.ask_to_join(port, id, module.clone(), sources).await?;
             Ok((place, memory, id, inbox))
         }
         .await;
-        let (place, memory, id, inbox) = joined.inspect_err(|refusal| {
-            self.resources.counts.join_refused(*refusal);
-            self.resources.refused(Refused::Join, remote.ip(), Some(port), refusal.name());
-            let (status, reason) = (refusal.status(), refusal.reason());
-            span.in_scope(|| tracing::warn!(status, %reason, "join refused"));
-        })?;
+        let (place, memory, id, inbox) = joined.inspect_err(|refusal| self.refused(*refusal, port, remote, &span))?;
         let joined = Joined { id, port, remote, module, accepted, span, place, memory };
         Ok(Ready { joined, inbox, websocket_key })
+    }
+
+    pub(super) fn next_session(&self) -> SessionId {
+        SessionId(self.next_session.replace(self.next_session.get() + 1))
+    }
+
+    /// Counts, holds and logs a refusal.
+    pub(super) fn refused(&self, refusal: JoinRefusal, port: PortId, remote: SocketAddr, span: &Span) {
+        self.resources.counts.join_refused(refusal);
+        self.resources.refused(Refused::Join, remote.ip(), Some(port), refusal.name());
+        let (status, reason) = (refusal.status(), refusal.reason());
+        span.in_scope(|| tracing::warn!(status, %reason, "join refused"));
     }
 
     async fn ask_to_join(
@@ -130,7 +159,7 @@ impl Ready {
 }
 
 impl JoinRequest {
-    /// Checks the parameters of a join, and that it is an upgrade (RFC 6455 section 4.2.1).
+    /// Checks the parameters of a join, and that it is an upgrade.
     ///
     /// # Errors
     /// The answer that refuses it.
@@ -141,15 +170,7 @@ impl JoinRequest {
         let accept = head.parameter("accept").ok_or_else(|| missing("accept"))?;
         let number = port_number(&port).ok_or_else(|| bad("port", "must be a number from 1 to 65535"))?;
         let sources = Sources::parse(&accept).map_err(|fault| bad("accept", &fault.to_string()))?;
-        let upgrades = head.method == "GET"
-            && head.header_has("connection", "upgrade")
-            && head.header_has("upgrade", "websocket")
-            && head.header("sec-websocket-version") == Some("13");
-        if !upgrades {
-            return Err(error(426, "a WebSocket upgrade of version 13 is required"));
-        }
-        let websocket_key = head.header("sec-websocket-key").filter(|key| !key.is_empty());
-        let websocket_key = websocket_key.ok_or_else(|| error(400, "Sec-WebSocket-Key is missing"))?.to_owned();
+        let websocket_key = websocket_key(head)?;
         let module = head.header("x-module-id").map(|id| {
             id.chars()
                 .filter(|c| c.is_ascii_graphic() || *c == ' ')
@@ -159,4 +180,17 @@ impl JoinRequest {
         });
         Ok(JoinRequest { port: PortId { transport, number }, sources, websocket_key, module })
     }
+}
+
+/// Checks that a request is an upgrade (RFC 6455 section 4.2.1), and finds the key that its answer needs.
+pub(super) fn websocket_key(head: &RequestHead) -> Result<String, Answer> {
+    let upgrades = head.method == "GET"
+        && head.header_has("connection", "upgrade")
+        && head.header_has("upgrade", "websocket")
+        && head.header("sec-websocket-version") == Some("13");
+    if !upgrades {
+        return Err(error(426, "a WebSocket upgrade of version 13 is required"));
+    }
+    let key = head.header("sec-websocket-key").filter(|key| !key.is_empty());
+    key.map(str::to_owned).ok_or_else(|| error(400, "Sec-WebSocket-Key is missing"))
 }

@@ -13,4 +13,5 @@ pub mod openapi;
 pub mod reports;
 pub mod routes;
 pub mod session;
+pub mod tap;
 pub mod websocket;

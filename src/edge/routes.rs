@@ -35,6 +35,8 @@ pub enum Endpoint {
     LogLevel,
     /// A driver's join.
     Join(Transport),
+    /// A copy of a port's messages.
+    Tap,
 }
 
 /// What may be done with a route's resource.
@@ -101,7 +103,7 @@ const fn read_delete(endpoint: Endpoint, path: &'static str, summary: &'static s
 }
 
 /// Every route.
-pub const ROUTES: [Route; 15] = [
+pub const ROUTES: [Route; 16] = [
     read(Endpoint::Statistics, "/", "Joined drivers and connected devices of every open port"),
     open(Endpoint::Health, "/healthz", "Whether the daemon is alive"),
     open(Endpoint::Version, "/version", "What version runs"),
@@ -128,6 +130,7 @@ pub const ROUTES: [Route; 15] = [
     },
     read(Endpoint::Join(Transport::Tcp), "/tcp_dispatch", "Join a TCP port as a driver (WebSocket)"),
     read(Endpoint::Join(Transport::Udp), "/udp_dispatch", "Join a UDP port as a driver (WebSocket)"),
+    read(Endpoint::Tap, "/tap", "A live copy of a port's messages (WebSocket)"),
 ];
 
 /// The route of a path; that of the statistics also without its slash.
@@ -164,7 +167,7 @@ pub fn text() -> String {
     let mut text = String::new();
     for (path, route) in paths() {
         let method = match (route.endpoint, route.methods) {
-            (Endpoint::Join(_), _) => "WS",
+            (Endpoint::Join(_) | Endpoint::Tap, _) => "WS",
             (_, Methods::Read) => "GET",
             (_, Methods::ReadDelete) => "GET, DELETE",
             (_, Methods::ReadPut) => "GET, PUT",

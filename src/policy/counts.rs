@@ -45,6 +45,7 @@ pub enum Count {
     OutboxWaits,
     PortsOpened,
     PortsClosed,
+    TapMessagesDropped,
     TasksFailed,
 }
 
@@ -85,6 +86,7 @@ impl Count {
         Count::OutboxWaits,
         Count::PortsOpened,
         Count::PortsClosed,
+        Count::TapMessagesDropped,
         Count::TasksFailed,
     ];
 
@@ -121,6 +123,7 @@ impl Count {
         "outbox_waits",
         "ports_opened",
         "ports_closed",
+        "tap_messages_dropped",
         "tasks_failed",
     ];
 }

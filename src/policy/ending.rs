@@ -32,6 +32,8 @@ pub enum JoinRefusal {
     TooManySessions,
     /// As many open ports as are allowed.
     TooManyPorts,
+    /// As many taps as are allowed.
+    TooManyTaps,
     /// The daemon is stopping.
     Draining,
     /// The port could not be opened for another reason.
@@ -40,7 +42,7 @@ pub enum JoinRefusal {
 
 impl JoinRefusal {
     /// The names of all refusals, for counters and logs.
-    pub const NAMES: [&'static str; 11] = [
+    pub const NAMES: [&'static str; 12] = [
         "in_use",
         "not_permitted",
         "own_port",
@@ -50,6 +52,7 @@ impl JoinRefusal {
         "no_memory",
         "too_many_sessions",
         "too_many_ports",
+        "too_many_taps",
         "draining",
         "io",
     ];
@@ -66,8 +69,9 @@ impl JoinRefusal {
             JoinRefusal::NoMemory => 6,
             JoinRefusal::TooManySessions => 7,
             JoinRefusal::TooManyPorts => 8,
-            JoinRefusal::Draining => 9,
-            JoinRefusal::Io(_) => 10,
+            JoinRefusal::TooManyTaps => 9,
+            JoinRefusal::Draining => 10,
+            JoinRefusal::Io(_) => 11,
         }
     }
 
@@ -88,6 +92,7 @@ impl JoinRefusal {
             | JoinRefusal::NoMemory
             | JoinRefusal::TooManySessions
             | JoinRefusal::TooManyPorts
+            | JoinRefusal::TooManyTaps
             | JoinRefusal::Draining
             | JoinRefusal::Io(_) => 503,
         }
@@ -113,6 +118,7 @@ impl JoinRefusal {
             JoinRefusal::NoMemory => "no room for another session in the memory for sessions",
             JoinRefusal::TooManySessions => "no room for another session",
             JoinRefusal::TooManyPorts => "no room for another port",
+            JoinRefusal::TooManyTaps => "no room for another tap",
             JoinRefusal::Draining => "the daemon is stopping",
             JoinRefusal::Io(kind) => return Cow::Owned(format!("the port could not be opened: {kind}")),
         })

@@ -48,6 +48,8 @@ pub struct Limits {
     pub devices_per_port_max: usize,
     /// Sessions of the whole process; more are 503. `usize::MAX` for no limit.
     pub sessions_max: usize,
+    /// Taps of the whole process; more are 503.
+    pub taps_max: usize,
     /// Connections to the API that have not joined, in the whole process; above it the one that waits longest is let go.
     pub handshakes_max: usize,
     /// Open ports of the whole process; more are 503. `usize::MAX` for no limit.

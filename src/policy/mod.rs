@@ -13,4 +13,5 @@ pub mod port_id;
 pub mod refusals;
 pub mod roster;
 pub mod sources;
+pub mod tap_filter;
 pub mod token;

@@ -4,7 +4,7 @@
 //! exactly what `append` appends; a walk gives the same result however its bytes are split.
 //! **Not here.** Unmasking and assembling what a driver sends (`edge::websocket`, by tungstenite).
 
-use super::message::ToDriver;
+use super::message::Encode;
 
 const FIN_BINARY: u8 = 0x82;
 const PAYLOAD_16_BIT: u8 = 126;
@@ -17,7 +17,7 @@ const MASKED_HEAD_BYTES_MAX: usize = 14;
 pub const DATAGRAM_BYTES_MAX: usize = 65_507;
 
 /// Bytes that [`append`] adds for `message`.
-pub fn framed_len(message: &ToDriver) -> usize {
+pub fn framed_len(message: &impl Encode) -> usize {
     let payload = message.encoded_len();
     payload
         + if payload < 126 {
@@ -30,7 +30,7 @@ pub fn framed_len(message: &ToDriver) -> usize {
 }
 
 /// Appends `message` as one frame to `chunk`.
-pub fn append(chunk: &mut Vec<u8>, message: &ToDriver) {
+pub fn append(chunk: &mut Vec<u8>, message: &impl Encode) {
     let payload = message.encoded_len();
     chunk.push(FIN_BINARY);
     if payload < 126 {
@@ -137,7 +137,7 @@ impl FrameWalk {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::protocol::message::{DeviceName, IpText};
+    use crate::protocol::message::{DeviceName, IpText, ToDriver};
     use proptest::prelude::*;
     use std::io::Cursor;
     use tungstenite::protocol::frame::FrameHeader;

@@ -150,6 +150,24 @@ pub enum MessageError {
     },
 }
 
+/// What stands in one binary message to whoever reads an outbox.
+pub trait Encode {
+    /// Bytes that [`encode`](Self::encode) appends.
+    fn encoded_len(&self) -> usize;
+    /// Appends the message to `out`.
+    fn encode(&self, out: &mut Vec<u8>);
+}
+
+impl Encode for ToDriver<'_> {
+    fn encoded_len(&self) -> usize {
+        self.encoded_len()
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.encode(out);
+    }
+}
+
 impl ToDriver<'_> {
     /// Bytes that [`encode`](Self::encode) appends.
     pub fn encoded_len(&self) -> usize {

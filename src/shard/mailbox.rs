@@ -10,6 +10,7 @@ use crate::policy::listing::{Kind, Page, Query, RowOf};
 use crate::policy::port_id::PortId;
 use crate::policy::roster::SessionId;
 use crate::policy::sources::Sources;
+use crate::policy::tap_filter::TapFilter;
 use crate::shard::commands::Commands;
 use crate::shard::outbox::Outbox;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ const MAILBOX_REQUESTS: usize = 1_024;
 pub enum Request {
     /// Let a session join a port of this shard, and open the port if need be.
     Join(Join),
+    /// Let a session tap a port of this shard, open or not.
+    Tap(TapJoin),
     /// A session has let go of its outbox. Sent by the subscription's own task alone, so that it comes after the
     /// session's commands.
     Left {
@@ -112,6 +115,21 @@ pub struct Join {
     /// Where its messages go.
     pub outbox: Outbox,
     /// Told once the port is open, or why it is not.
+    pub reply: oneshot::Sender<Result<(), JoinRefusal>>,
+}
+
+/// A session's wish to tap a port.
+#[derive(Debug)]
+pub struct TapJoin {
+    /// The port.
+    pub port: PortId,
+    /// The session.
+    pub session: SessionId,
+    /// What it wants to be told.
+    pub filter: TapFilter,
+    /// Where that goes.
+    pub outbox: Outbox,
+    /// Told once it taps, or why it does not.
     pub reply: oneshot::Sender<Result<(), JoinRefusal>>,
 }
 

@@ -21,6 +21,7 @@ pub mod ring;
 pub mod settling;
 pub mod sockets;
 mod survey;
+pub mod taps;
 pub mod udp;
 
 use crate::policy::counts::{Count, ShardCount};
@@ -28,7 +29,8 @@ use crate::policy::ending::{JoinRefusal, PortEnd};
 use crate::policy::port_id::PortId;
 use crate::policy::roster::SessionId;
 use crate::policy::sources::Sources;
-use mailbox::{Join, Request};
+use crate::protocol::tapped::TapEvent;
+use mailbox::{Join, Request, TapJoin};
 use outbox::{Outbox, Served, Subscription};
 use port::Port;
 use resources::Resources;
@@ -53,6 +55,8 @@ const CLOSING_TIME_MAX: Duration = Duration::from_secs(1);
 const DRAIN_GRACE: Duration = Duration::from_millis(100);
 /// How often a drain looks whether anything is left.
 const DRAIN_PAUSE: Duration = Duration::from_millis(5);
+/// How long a drain waits for taps to take what they were sent, as a part of its time.
+const TAPS_PART: u32 = 10;
 
 /// One shard.
 pub struct Shard {
@@ -98,6 +102,7 @@ impl Shard {
     fn carry_out(self: &Rc<Self>, request: Request) {
         match request {
             Request::Join(join) => self.join(join),
+            Request::Tap(tap) => self.tap(tap),
             Request::Left { port, session } => self.leave(port, session),
             Request::Commands { port, session, commands } => {
                 let port = self.ports.borrow().get(&port).cloned();
@@ -153,6 +158,29 @@ impl Shard {
         let _ = join.reply.send(Ok(()));
     }
 
+    /// A tap opens no port. It is told at once whether its port is open.
+    fn tap(&self, tap: TapJoin) {
+        let TapJoin { port, session, filter, outbox, reply } = tap;
+        let answer = if self.is_draining() {
+            Err(JoinRefusal::Draining)
+        } else {
+            let is_open = self.ports.borrow().contains_key(&port);
+            let state = if is_open { TapEvent::PortOpen } else { TapEvent::PortClosed };
+            taps::begin(&self.resources, port, session, filter, outbox, state);
+            Ok(())
+        };
+        // Whoever asked may have gone; then its end of the outbox is gone, too.
+        let _ = reply.send(answer);
+    }
+
+    /// Tells the taps of a port whether it is open.
+    fn tell_taps(&self, port: PortId, state: TapEvent) {
+        let Resources { taps, counts, .. } = &*self.resources;
+        if !taps.is_empty() {
+            taps.tell(counts, port, state, |_| true);
+        }
+    }
+
     /// Whether a port may be in use by a socket of our own: the kernel closes it when its last operation is done.
     fn was_left_just_now(&self, id: PortId) -> bool {
         self.left.borrow().get(&id).is_some_and(|left_at| left_at.elapsed() < CLOSING_TIME_MAX)
@@ -182,6 +210,7 @@ impl Shard {
         self.resources.counts.one(Count::PortsOpened);
         tracing::info!(server_protocol = id.transport.name(), server_port = id.number.get(), "port opened");
         self.ports.borrow_mut().insert(id, port.clone());
+        self.tell_taps(id, TapEvent::PortOpen);
         Ok(port)
     }
 
@@ -220,6 +249,7 @@ impl Shard {
     fn close(&self, id: PortId, end: PortEnd) {
         self.ports.borrow_mut().remove(&id);
         self.resources.counts.one(Count::PortsClosed);
+        self.tell_taps(id, TapEvent::PortClosed);
         tracing::info!(
             server_protocol = id.transport.name(),
             server_port = id.number.get(),
@@ -287,8 +317,19 @@ impl Shard {
                 }
                 tokio::time::sleep(DRAIN_PAUSE).await;
             }
+            shard.end_taps().await;
             let _ = reply.send(shard.resources.shard).await;
         });
+    }
+
+    /// Lets the taps of this shard's ports go, and gives all taps a little time: those that take nothing have no more.
+    async fn end_taps(&self) {
+        let Resources { taps, shared, .. } = &*self.resources;
+        taps.finish();
+        let until = Instant::now() + shared.limits.drain_time_max / TAPS_PART;
+        while shared.taps.used() > 0 && Instant::now() < until {
+            tokio::time::sleep(DRAIN_PAUSE).await;
+        }
     }
 
     fn is_draining(&self) -> bool {

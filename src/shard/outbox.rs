@@ -8,7 +8,7 @@
 
 use crate::policy::roster::SessionId;
 use crate::protocol::frame;
-use crate::protocol::message::ToDriver;
+use crate::protocol::message::Encode;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -151,7 +151,7 @@ impl Subscription {
     }
 
     /// Appends `message` if there is room and nobody waits for room.
-    pub fn try_append(&self, message: &ToDriver) -> Appended {
+    pub fn try_append(&self, message: &impl Encode) -> Appended {
         if self.phase.get() != Phase::Open {
             return Appended::Closed;
         }
@@ -159,13 +159,13 @@ impl Subscription {
     }
 
     /// Appends `message`, waiting for room in the order of asking. False once the session has left.
-    pub async fn append(&self, message: &ToDriver<'_>) -> bool {
+    pub async fn append(&self, message: &(impl Encode + Copy)) -> bool {
         self.append_with(|| Some(*message)).await
     }
 
     /// Appends what `make` gives once there is room for it; `make` is asked again each time that there may be. False
     /// where it gives nothing, or once the session has left.
-    pub async fn append_with<'a>(&self, mut make: impl FnMut() -> Option<ToDriver<'a>>) -> bool {
+    pub async fn append_with<M: Encode>(&self, mut make: impl FnMut() -> Option<M>) -> bool {
         self.waiting.set(self.waiting.get() + 1);
         // In the order of asking. Never closed, so there is always a turn.
         let turn = self.turn.acquire().await;
@@ -220,7 +220,7 @@ impl Subscription {
     }
 
     /// Appends `message` whatever the bound: for the CLOSED of a device whose task has failed and cannot wait.
-    pub fn append_anyway(&self, message: &ToDriver) {
+    pub fn append_anyway(&self, message: &impl Encode) {
         if self.phase.get() == Phase::Open {
             self.grow_and_append(message);
         }
@@ -246,7 +246,7 @@ impl Subscription {
         self.phase.get() != Phase::Open
     }
 
-    fn put(&self, message: &ToDriver) -> bool {
+    fn put(&self, message: &impl Encode) -> bool {
         let open_bytes = self.open.borrow().len();
         let fits = open_bytes == 0 || open_bytes + frame::framed_len(message) <= self.chunk_bytes_max;
         if fits {
@@ -256,7 +256,7 @@ impl Subscription {
     }
 
     /// A chunk doubles as it grows, up to its bound and not past it.
-    fn grow_and_append(&self, message: &ToDriver) {
+    fn grow_and_append(&self, message: &impl Encode) {
         let mut open = self.open.borrow_mut();
         let needed = open.len() + frame::framed_len(message);
         if needed > open.capacity() {
@@ -320,7 +320,7 @@ impl Flusher {
 #[allow(clippy::unwrap_used, clippy::disallowed_methods)]
 mod tests {
     use super::*;
-    use crate::protocol::message::{DeviceName, IpText};
+    use crate::protocol::message::{DeviceName, IpText, ToDriver};
     use std::rc::Rc;
 
     fn received(data: &[u8]) -> ToDriver<'_> {

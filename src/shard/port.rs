@@ -11,13 +11,15 @@ use crate::policy::port_id::{PortId, Transport};
 use crate::policy::refusals::Refused;
 use crate::policy::roster::{Audience, Roster, SessionId};
 use crate::policy::sources::{Family, Sources};
-use crate::protocol::message::{DeviceAddr, DeviceName, ToDriver};
+use crate::protocol::message::{DeviceAddr, DeviceName, IpText, ToDriver};
+use crate::protocol::tapped::TapEvent;
 use crate::shard::commands::{Action, Commands};
 use crate::shard::device::{self, Device};
 use crate::shard::ledger::Ledger;
 use crate::shard::outbox::{Appended, Subscription};
 use crate::shard::resources::Resources;
 use crate::shard::ring::{self, Datagrams, Listener, Stream};
+use crate::shard::taps::Done;
 use crate::shard::{accept, sockets, udp};
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeMap;
@@ -224,7 +226,9 @@ impl Port {
         };
         // Drivers often ask several things of one device in a row.
         let mut last = None;
+        let is_tapped = !self.resources().taps.is_empty();
         commands.carry_out(|name, action, paid| {
+            let copy = is_tapped.then(|| Done::of(&action));
             let done = if transport == Transport::Udp {
                 matches!(&action, Action::Write(payload) if udp::send(self, session, name, payload.bytes()))
             } else {
@@ -236,8 +240,22 @@ impl Port {
             };
             if !done {
                 self.resources().counts.one(dropped);
+            } else if let Some(copy) = copy {
+                self.tell_taps(session, name, &copy);
             }
         });
+    }
+
+    /// Gives taps a copy of what a driver has done. What is dropped is not told, as no device sees it.
+    #[cold]
+    fn tell_taps(&self, session: SessionId, device: DeviceAddr, done: &Done) {
+        let Some(ip) = device.ip else { return };
+        let roster = self.roster.borrow();
+        let subscription = roster.subscribers().find(|subscription| subscription.session() == session);
+        let module = subscription.and_then(|subscription| subscription.module());
+        let device = DeviceName { ip: IpText::new(ip), id_or_port: device.id_or_port };
+        let Resources { taps, counts, .. } = &**self.resources();
+        taps.tell_done(counts, self.id(), device, module, done);
     }
 
     /// Lets the device go that holds most of a session's credit, unless what the session waits for has come back
@@ -290,6 +308,7 @@ impl Port {
         self.unannounced.set(self.unannounced.get() + 1);
         counts.one(Count::DevicesOpened);
         tracing::debug!(port = %self.id(), remote_ip = %source, device = id, "device opened");
+        device.tap(|device| TapEvent::Opened { device });
         let opened = ToDriver::Opened { device: device.name() };
         let mut unopened = Vec::new();
         for (_, subscription) in audience.subscribers().iter() {

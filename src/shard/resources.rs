@@ -19,6 +19,7 @@ use crate::shard::presence::Presence;
 use crate::shard::process;
 use crate::shard::ring::{DatagramBatch, Pool};
 use crate::shard::settling::Settling;
+use crate::shard::taps::Taps;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -53,6 +54,8 @@ pub struct Shared {
     pub ports: Budget,
     /// Room for sessions.
     pub sessions: Budget,
+    /// Room for taps.
+    pub taps: Budget,
     /// Memory that sessions may reserve.
     pub session_memory: Budget,
 }
@@ -91,6 +94,7 @@ impl Shared {
             device_slots: Arc::new(Semaphore::new(limits.devices_max.min(Semaphore::MAX_PERMITS))),
             ports: Budget::new(limits.ports_max),
             sessions: Budget::new(limits.sessions_max),
+            taps: Budget::new(limits.taps_max),
             session_memory: Budget::new(limits.session_memory_bytes_max),
         }
     }
@@ -104,6 +108,8 @@ pub struct Resources {
     pub shared: Shared,
     /// What this shard has counted.
     pub counts: Counts,
+    /// Who gets a copy of its ports' messages.
+    pub taps: Taps,
     /// Its receive buffers.
     pub pool: Pool,
     /// Seconds since the start, as of the last beat: a clock that costs nothing to read.
@@ -154,6 +160,7 @@ impl Resources {
             shard,
             shared,
             counts: Counts::default(),
+            taps: Taps::default(),
             pool,
             clock_s: Cell::new(0),
             timer_lag: Histogram::default(),
@@ -196,6 +203,7 @@ impl Resources {
             devices: shared.limits.devices_max.min(Semaphore::MAX_PERMITS) - shared.device_slots.available_permits(),
             ports: shared.ports.used(),
             sessions: shared.sessions.used(),
+            taps: shared.taps.used(),
             session_memory_bytes: shared.session_memory.used(),
             log_lines_dropped: (shared.log.dropped_lines)(),
             kernel: process::count().await,

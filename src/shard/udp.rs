@@ -14,6 +14,7 @@ use crate::policy::roster::SessionId;
 use crate::policy::sources::Family;
 use crate::protocol::frame::DATAGRAM_BYTES_MAX;
 use crate::protocol::message::{DeviceAddr, DeviceName, IpText, ToDriver};
+use crate::protocol::tapped::TapEvent;
 use crate::shard::outbox::Appended;
 use crate::shard::port::Port;
 use crate::shard::ring::{DatagramBatch, Datagrams, Readiness};
@@ -67,6 +68,11 @@ fn deliver(port: &Port, sender: SocketAddr, data: &[u8]) {
     counts.one(Count::DatagramsReceived);
     port.ledger().received(data.len() as u64);
     let device = DeviceName { ip: IpText::new(source), id_or_port: sender.port().into() };
+    let taps = &port.resources().taps;
+    if !taps.is_empty() {
+        let has_module = |module: &str| roster.accepting(source).any(|(_, driver)| driver.module() == Some(module));
+        taps.tell(counts, port.id(), TapEvent::Received { device, data }, has_module);
+    }
     for (_, subscription) in accepting {
         match subscription.try_append(&ToDriver::Received { device, data }) {
             Appended::Yes => counts.one(Count::MessagesToDrivers),

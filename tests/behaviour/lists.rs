@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::{BASES, Connection, Daemon, Device, Driver, Setup, Transport, eventually, free_port, join_target};
+use crate::harness::{BASES, Daemon, Device, Setup, Transport, eventually, free_port};
 
 scenarios! {
     every_list_needs_the_token,
@@ -47,14 +47,6 @@ fn items(daemon: &Daemon, what: &str) -> Vec<Value> {
 
 fn ids(daemon: &Daemon, what: &str) -> Vec<u64> {
     items(daemon, what).iter().map(|item| item["id"].as_u64().unwrap()).collect()
-}
-
-/// A driver with a module id.
-fn join_as(daemon: &Daemon, module: &str, port: u16, accept: &str) -> Driver {
-    let target = join_target(BASES[0], Transport::Tcp, &port.to_string(), accept);
-    let connection: Connection = daemon.upgrade(&target, &format!("X-Module-ID: {module}\r\n")).unwrap();
-    let (stream, pending) = connection.into_parts();
-    Driver::new(stream, pending)
 }
 
 fn every_list_needs_the_token(shards: usize) {
@@ -106,7 +98,7 @@ fn a_driver_is_listed_with_who_it_is(shards: usize) {
     Setup::new(shards).run(|daemon| {
         let port = free_port();
         let before = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-        let driver = join_as(daemon, "mod-1", port, "127.0.0.1,10.0.0.0/8");
+        let driver = daemon.join_as("mod-1", Transport::Tcp, port, "127.0.0.1,10.0.0.0/8");
         let nameless = daemon.join_tcp(port, "127.0.0.1");
         let drivers = items(daemon, "drivers?module=mod-1");
         assert_eq!(drivers.len(), 1);
@@ -155,8 +147,8 @@ fn a_device_is_listed_with_what_it_sent_and_got(shards: usize) {
 fn filters_find_what_they_say_and_nothing_else(shards: usize) {
     Setup::new(shards).run(|daemon| {
         let (first, second) = (free_port(), free_port());
-        let one = join_as(daemon, "mod-1", first, "127.0.0.0/8,::1");
-        let two = join_as(daemon, "mod-2", second, "127.0.0.0/8");
+        let one = daemon.join_as("mod-1", Transport::Tcp, first, "127.0.0.0/8,::1");
+        let two = daemon.join_as("mod-2", Transport::Tcp, second, "127.0.0.0/8");
         let mut devices: Vec<Device> =
             ["127.0.0.1", "127.0.0.2", "127.0.1.1", "::1"].iter().map(|ip| Device::connect(ip, first)).collect();
         devices.extend(["127.0.0.1", "127.0.1.1"].iter().map(|ip| Device::connect(ip, second)));

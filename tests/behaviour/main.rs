@@ -21,6 +21,8 @@ mod lists;
 mod metrics;
 mod refused;
 mod stories;
+mod tap;
+mod tap_command;
 mod tcp_endings;
 mod tcp_events;
 mod tcp_many;

@@ -15,7 +15,7 @@ use tungstenite::http::{HeaderValue, Uri, header};
 use tungstenite::{Error, HandshakeError, WebSocket};
 
 use crate::command::tcp::connect;
-use crate::config::{ListenArguments, ListenOptions};
+use crate::config::{HttpUrl, ListenArguments, ListenOptions, Secret};
 
 const BASE_PATH: &str = "/api/dispatch/v1";
 
@@ -27,7 +27,7 @@ const TEXT_MAX: usize = 500;
 
 /// Why the port was not joined.
 #[derive(Debug, Error)]
-pub(super) enum JoinError {
+pub(in crate::command) enum JoinError {
     /// The daemon says no.
     #[error("refused with {status}: {text}")]
     Refused {
@@ -49,15 +49,26 @@ pub(super) enum JoinError {
 
 impl JoinError {
     /// Whether trying again is of no use: the request itself is wrong.
-    pub(super) fn is_final(&self) -> bool {
+    pub(in crate::command) fn is_final(&self) -> bool {
         matches!(self, JoinError::Refused { status: 400 | 401 | 404 | 405 | 422, .. })
     }
 }
 
 /// Joins the port. Waits for the daemon's answer.
 pub(super) fn join(options: &ListenOptions) -> Result<WebSocket<TcpStream>, JoinError> {
-    let request = request(options)?;
-    let stream = connect(&options.arguments.url, Instant::now() + TIME_MAX)?;
+    let arguments = &options.arguments;
+    open(&arguments.url, &join_route(arguments), &options.token, "dispatch-listen")
+}
+
+/// Opens a WebSocket at a route of the daemon, its query included. Waits for the daemon's answer.
+pub(in crate::command) fn open(
+    url: &HttpUrl,
+    route: &str,
+    token: &Secret,
+    module: &'static str,
+) -> Result<WebSocket<TcpStream>, JoinError> {
+    let request = request(&websocket_url(url, route), token, module)?;
+    let stream = connect(url, Instant::now() + TIME_MAX)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(TIME_MAX))?;
     stream.set_write_timeout(Some(TIME_MAX))?;
@@ -73,28 +84,32 @@ pub(super) fn join(options: &ListenOptions) -> Result<WebSocket<TcpStream>, Join
     }
 }
 
-fn request(options: &ListenOptions) -> Result<Request, JoinError> {
+fn request(url: &str, token: &Secret, module: &'static str) -> Result<Request, JoinError> {
     let wrong = |error: &dyn std::fmt::Display| JoinError::Handshake(error.to_string());
-    let uri: Uri = join_url(&options.arguments).parse().map_err(|error| wrong(&error))?;
+    let uri: Uri = url.parse().map_err(|error| wrong(&error))?;
     let mut request = uri.into_client_request().map_err(|error| wrong(&error))?;
-    let mut token = HeaderValue::try_from(format!("Bearer {}", options.token.expose()))
+    let mut token = HeaderValue::try_from(format!("Bearer {}", token.expose()))
         .map_err(|_| wrong(&"the secret has characters that no header can carry"))?;
     token.set_sensitive(true);
     let headers = request.headers_mut();
     headers.insert(header::AUTHORIZATION, token);
     headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("dispatch/", env!("CARGO_PKG_VERSION"))));
-    headers.insert("x-module-id", HeaderValue::from_static("dispatch-listen"));
+    headers.insert("x-module-id", HeaderValue::from_static(module));
     Ok(request)
 }
 
-fn join_url(arguments: &ListenArguments) -> String {
-    let path = arguments.url.path.split('?').next().unwrap_or_default().trim_end_matches('/');
+fn websocket_url(url: &HttpUrl, route: &str) -> String {
+    let path = url.path.split('?').next().unwrap_or_default().trim_end_matches('/');
     let base = if path.is_empty() { BASE_PATH } else { path };
+    format!("ws://{}{base}/{route}", url.authority())
+}
+
+fn join_route(arguments: &ListenArguments) -> String {
     let query = form_urlencoded::Serializer::new(String::new())
         .append_pair("port", &arguments.port.to_string())
         .append_pair("accept", &arguments.accept)
         .finish();
-    format!("ws://{}{base}/{}_dispatch?{query}", arguments.url.authority(), arguments.transport.name())
+    format!("{}_dispatch?{query}", arguments.transport.name())
 }
 
 /// What a refusal's body says: its JSON `error` and what else it names, or the text itself, without control characters.
@@ -122,14 +137,16 @@ mod tests {
     use crate::policy::port_id::Transport;
 
     fn url_for(url: &str) -> String {
-        join_url(&ListenArguments {
+        let url: HttpUrl = url.parse().unwrap();
+        let route = join_route(&ListenArguments {
             transport: Transport::Tcp,
             port: 6001,
             accept: "127.0.0.1,::1,10.0.0.0/8".to_owned(),
-            url: url.parse().unwrap(),
+            url: url.clone(),
             json: false,
             raw: false,
-        })
+        });
+        websocket_url(&url, &route)
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //! **Not here.** Arguments and the token (`config`).
 
 mod devices;
-mod join;
-mod show;
+pub(super) mod join;
+pub(super) mod show;
 mod typed;
 
 use std::io::{self, Write};
@@ -29,14 +29,14 @@ use crate::config::ListenOptions;
 use crate::protocol::message::{FromDriver, ToDriver};
 
 /// How long one look at the socket takes while nothing comes: what typing and Ctrl-C wait for at most.
-const LOOK: Duration = Duration::from_millis(50);
+pub(super) const LOOK: Duration = Duration::from_millis(50);
 
-const PAUSE_MIN: Duration = Duration::from_secs(1);
-const PAUSE_MAX: Duration = Duration::from_secs(10);
+pub(super) const PAUSE_MIN: Duration = Duration::from_secs(1);
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// Time between pings while the daemon is silent, and the silence after which it counts as gone.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
-const SILENCE_MAX: Duration = Duration::from_secs(90);
+pub(super) const PING_INTERVAL: Duration = Duration::from_secs(30);
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(90);
 
 /// How long a leaving driver waits for the daemon's goodbye.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
@@ -71,12 +71,7 @@ enum SessionEnd {
 
 impl<'a> Terminal<'a> {
     fn new(options: &'a ListenOptions) -> io::Result<Terminal<'a>> {
-        let stop = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
-            // In this order the first signal asks and the second, should the first not get through, ends the process.
-            signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
-            signal_hook::flag::register(signal, Arc::clone(&stop))?;
-        }
+        let stop = stop_flag()?;
         let style = if options.arguments.json { Style::Json } else { Style::Text };
         Ok(Terminal { options, style, typed: typed::read_stdin()?, stop })
     }
@@ -160,13 +155,7 @@ impl<'a> Terminal<'a> {
                 Err(error) => return Ok(Some(SessionEnd::Lost(format!("a message cannot be read: {error}")))),
             },
             Message::Close(frame) => {
-                let reason = frame.as_ref().map_or_else(
-                    || "the daemon closed it".to_owned(),
-                    |frame| {
-                        format!("the daemon closed it with {} {}", u16::from(frame.code), frame.reason.escape_debug())
-                    },
-                );
-                return Ok(Some(SessionEnd::Lost(reason)));
+                return Ok(Some(SessionEnd::Lost(closed(frame.as_ref()))));
             }
             _ => {}
         }
@@ -220,8 +209,27 @@ fn encode(line: &[u8], options: &ListenOptions, devices: &Devices) -> Result<Vec
     Ok(out)
 }
 
+/// What is set once the program is told to stop.
+pub(super) fn stop_flag() -> io::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order the first signal asks and the second, should the first not get through, ends the process.
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
+}
+
+/// What the daemon's close frame says.
+pub(super) fn closed(frame: Option<&CloseFrame>) -> String {
+    frame.map_or_else(
+        || "the daemon closed it".to_owned(),
+        |frame| format!("the daemon closed it with {} {}", u16::from(frame.code), frame.reason.escape_debug()),
+    )
+}
+
 /// Says goodbye and waits a little for the answer, so that the daemon sees a close and no reset.
-fn leave(socket: &mut WebSocket<TcpStream>) {
+pub(super) fn leave(socket: &mut WebSocket<TcpStream>) {
     let frame = CloseFrame { code: CloseCode::Normal, reason: "the terminal is done".into() };
     let until = Instant::now() + GOODBYE_MAX;
     if socket.close(Some(frame)).is_err() {
@@ -236,11 +244,11 @@ fn leave(socket: &mut WebSocket<TcpStream>) {
     }
 }
 
-fn is_pause(error: &io::Error) -> bool {
+pub(super) fn is_pause(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
 }
 
-fn note(text: &dyn std::fmt::Display) {
+pub(super) fn note(text: &dyn std::fmt::Display) {
     // Nobody may be reading; listening goes on.
     let _ = writeln!(io::stderr(), "dispatch: {text}");
 }

@@ -16,7 +16,7 @@ const HEX_BYTES_A_LINE: usize = 16;
 
 /// How messages are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Style {
+pub(in crate::command) enum Style {
     /// For a person.
     Text,
     /// For a program.
@@ -33,17 +33,19 @@ pub(super) fn utc_time() -> String {
 
 /// A message as lines, each with its newline. `time` is what stands before it.
 pub(super) fn show(message: &ToDriver, transport: Transport, style: Style, time: &str) -> String {
-    let event = Event::of(message);
-    match style {
-        Style::Text => event.text(transport, time),
-        Style::Json => event.json(transport, time),
-    }
+    Event::of(message).show(transport, style, time)
 }
 
-struct Event<'a> {
-    name: &'static str,
-    device: &'a DeviceName,
-    data: Option<&'a [u8]>,
+/// A message, whichever way it goes.
+pub(in crate::command) struct Event<'a> {
+    /// Its type, as a word.
+    pub(in crate::command) name: &'static str,
+    /// From or to whom.
+    pub(in crate::command) device: &'a DeviceName,
+    /// The module id of the driver that sent it.
+    pub(in crate::command) driver: Option<&'a str>,
+    /// What it carries.
+    pub(in crate::command) data: Option<&'a [u8]>,
 }
 
 /// The fields of a JSON line, in the order in which they stand there.
@@ -56,6 +58,8 @@ struct Record<'a> {
     id: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     port: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    driver: Option<&'a str>,
     size: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<&'a str>,
@@ -64,11 +68,19 @@ struct Record<'a> {
 }
 
 impl<'a> Event<'a> {
+    /// The message as lines, each with its newline. `time` is what stands before it.
+    pub(in crate::command) fn show(&self, transport: Transport, style: Style, time: &str) -> String {
+        match style {
+            Style::Text => self.text(transport, time),
+            Style::Json => self.json(transport, time),
+        }
+    }
+
     fn of(message: &'a ToDriver<'a>) -> Event<'a> {
         match message {
-            ToDriver::Opened { device } => Event { name: "opened", device, data: None },
-            ToDriver::Closed { device } => Event { name: "closed", device, data: None },
-            ToDriver::Received { device, data } => Event { name: "received", device, data: Some(data) },
+            ToDriver::Opened { device } => Event { name: "opened", device, driver: None, data: None },
+            ToDriver::Closed { device } => Event { name: "closed", device, driver: None, data: None },
+            ToDriver::Received { device, data } => Event { name: "received", device, driver: None, data: Some(data) },
         }
     }
 
@@ -84,6 +96,9 @@ impl<'a> Event<'a> {
             Transport::Udp => format!("{address}:{number}"),
         };
         let mut lines = format!("{time} {:8} {device}", self.name);
+        if let Some(driver) = self.driver {
+            lines.extend([" by ", &driver.escape_debug().to_string()]);
+        }
         if let Some(data) = self.data {
             // A String takes every write.
             let _ = write!(lines, " {} bytes", data.len());
@@ -106,6 +121,7 @@ impl<'a> Event<'a> {
             address: self.address(),
             id: (transport == Transport::Tcp).then_some(number),
             port: (transport == Transport::Udp).then_some(number),
+            driver: self.driver,
             size: self.data.map_or(0, <[u8]>::len),
             data: text.and_then(Result::ok),
             data_hex: self.data.filter(|_| matches!(text, Some(Err(_)))).map(hex),

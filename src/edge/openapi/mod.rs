@@ -63,6 +63,7 @@ fn operation(path: &str, route: &Route, method: &str) -> Value {
         operation["security"] = json!([{ "header": [] }, { "query": [] }]);
     }
     match route.endpoint {
+        Endpoint::Tap => operation["parameters"] = tap_parameters(),
         Endpoint::Join(_) => operation["parameters"] = join_parameters(),
         Endpoint::List(kind) => operation["parameters"] = list_parameters(kind, method),
         Endpoint::LogLevel if method == "put" => {
@@ -90,6 +91,17 @@ fn responses(route: &Route, method: &str) -> Map<String, Value> {
                 ("422", "A parameter is missing", "ParameterError"),
                 ("426", "The request is no WebSocket upgrade", "Error"),
                 ("503", "No room, or the daemon is stopping", "Error"),
+            ] {
+                responses.insert(status.into(), answer(description, schema));
+            }
+        }
+        Endpoint::Tap => {
+            responses.insert("101".into(), json!({ "description": "Tapped: binary messages follow" }));
+            for (status, description, schema) in [
+                ("400", "A parameter is bad", "ParameterError"),
+                ("422", "A parameter is missing", "ParameterError"),
+                ("426", "The request is no WebSocket upgrade", "Error"),
+                ("503", "No room for another tap, or the daemon is stopping", "Error"),
             ] {
                 responses.insert(status.into(), answer(description, schema));
             }
@@ -204,6 +216,29 @@ fn list_parameters(kind: Kind, method: &str) -> Value {
         json!({ "type": "string", "pattern": CURSOR }),
     ));
     Value::Array(parameters)
+}
+
+fn tap_parameters() -> Value {
+    json!([
+        {
+            "name": "transport", "in": "query", "required": true, "description": "That of the port",
+            "schema": { "type": "string", "enum": ["tcp", "udp"] }
+        },
+        {
+            "name": "port", "in": "query", "required": true, "description": "The port to tap, open or not",
+            "schema": { "type": "integer", "minimum": 1, "maximum": 65535 }
+        },
+        {
+            "name": "device", "in": "query", "required": false,
+            "description": "One device: IP, IP:ID or [IP]:ID; the id of a UDP device is its port",
+            "schema": { "type": "string" }, "example": "10.0.0.7:3"
+        },
+        {
+            "name": "module", "in": "query", "required": false,
+            "description": "The module id of one driver: what it sends, and what its devices send",
+            "schema": { "type": "string" }
+        }
+    ])
 }
 
 fn operation_id(path: &str, method: &str) -> String {

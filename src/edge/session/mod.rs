@@ -1,5 +1,5 @@
-//! One driver's session: a writer that takes chunks from the inbox to the socket, a reader that turns messages into
-//! commands, and a keeper that watches for stalls and silence.
+//! One session, a driver's or a tap's: a writer that takes chunks from the inbox to the socket, a reader that turns
+//! messages into commands (a tap has none), and a keeper that watches for stalls and silence.
 //!
 //! **Invariants.** The first ending stands. The inbox is let go after the last command was sent, so that the port sees the
 //! commands first. What the session may use is reserved.
@@ -87,7 +87,7 @@ pub struct Session {
     is_reading: Cell<bool>,
     /// Bytes that the kernel has taken in all.
     taken_bytes: Cell<u64>,
-    _place: Place,
+    place: Place,
     ignored_log: LogGate,
 }
 
@@ -96,7 +96,6 @@ impl Session {
     pub fn new(joined: Joined, stream: Stream, resources: Rc<Resources>, inbox: &Inbox) -> Rc<Self> {
         let Joined { id, port, remote, module, accepted, span, place, mut memory } = joined;
         let limits = *resources.limits();
-        resources.counts.one(Count::SessionsJoined);
         let memory_bytes_min = memory.amount() - limits.write_window_bytes_max;
         let window = Window::new(limits.write_window_bytes_max, memory.split_above(memory_bytes_min));
         let now_s = resources.clock_s.get();
@@ -114,7 +113,10 @@ impl Session {
             backlog: inbox.backlog().clone(),
             end: OnceCell::new(),
         });
-        resources.presences.borrow_mut().insert(id, presence.clone());
+        if !place.is_tap() {
+            resources.counts.one(Count::SessionsJoined);
+            resources.presences.borrow_mut().insert(id, presence.clone());
+        }
         let session = Rc::new(Session {
             id,
             port,
@@ -133,7 +135,7 @@ impl Session {
             goodbye_waits: Cell::new(false),
             is_reading: Cell::new(false),
             taken_bytes: Cell::new(0),
-            _place: place,
+            place,
             ignored_log: LogGate::default(),
             resources,
         });
@@ -146,7 +148,7 @@ impl Session {
 
     /// Runs the session to its end. `first` is what the driver sent behind its request.
     pub async fn serve(self: Rc<Self>, mut inbox: Inbox, first: Vec<u8>) {
-        self.span.in_scope(|| tracing::info!("driver joined"));
+        self.span.in_scope(|| tracing::info!("{} joined", self.place.owner()));
         let serving = Serving { session: self.clone(), _keeper: Timer::spawn(self.clone().keep()) };
         let reader = ring::spawn(self.clone().read(first));
         self.write(&mut inbox).await;
@@ -187,20 +189,29 @@ impl Session {
         matches!(self.end.get(), None | Some(SessionEnd::Drained | SessionEnd::Io(_)))
     }
 
+    /// Counts what is on its way between daemon and driver; what a tap gets is none of it.
+    fn count_bytes(&self, count: Count, bytes: usize) {
+        if !self.place.is_tap() {
+            self.resources.counts.add(count, bytes as u64);
+        }
+    }
+
     fn log_left(&self, end: SessionEnd) {
-        let (end_name, close_code, reason) = (end.name(), end.close_code(), end.reason());
+        let (end_name, close_code, reason, who) = (end.name(), end.close_code(), end.reason(), self.place.owner());
         self.span.in_scope(|| match end.level() {
-            Level::ERROR => tracing::error!(end = end_name, close_code, %reason, "driver left"),
-            Level::WARN => tracing::warn!(end = end_name, close_code, %reason, "driver left"),
-            _ => tracing::info!(end = end_name, close_code, %reason, "driver left"),
+            Level::ERROR => tracing::error!(end = end_name, close_code, %reason, "{who} left"),
+            Level::WARN => tracing::warn!(end = end_name, close_code, %reason, "{who} left"),
+            _ => tracing::info!(end = end_name, close_code, %reason, "{who} left"),
         });
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.resources.presences.borrow_mut().remove(&self.id);
-        self.resources.counts.session_ended(self.end.get().unwrap_or(SessionEnd::Failed));
+        if !self.place.is_tap() {
+            self.resources.presences.borrow_mut().remove(&self.id);
+            self.resources.counts.session_ended(self.end.get().unwrap_or(SessionEnd::Failed));
+        }
     }
 }
 

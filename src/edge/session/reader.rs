@@ -98,10 +98,14 @@ impl Session {
     /// Adds the commands in the next bytes of the driver.
     fn decode(&self, bytes: &[u8], gathering: &mut Gathering) -> Read {
         self.is_alive.set(true);
-        self.resources.counts.add(Count::DriverBytesReceived, bytes.len() as u64);
+        self.count_bytes(Count::DriverBytesReceived, bytes.len());
         self.presence.received(bytes.len(), self.resources.clock_s.get());
         let mut websocket = self.websocket.borrow_mut();
         let read = websocket.receive(bytes, |incoming| {
+            if self.place.is_tap() {
+                self.ignore("a message of a tap");
+                return Ok(());
+            }
             let Incoming::Binary(message) = incoming else {
                 self.ignore("a text message");
                 return Ok(());

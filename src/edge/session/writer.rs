@@ -65,7 +65,7 @@ impl Session {
         let taken = |count: usize| {
             self.taken_bytes.set(self.taken_bytes.get() + count as u64);
             self.presence.written_bytes.set(self.taken_bytes.get());
-            self.resources.counts.add(Count::DriverBytesWritten, count as u64);
+            self.count_bytes(Count::DriverBytesWritten, count);
         };
         let sent = self.stream.send_all(frames.clone(), taken).await;
         self.is_sending.set(false);

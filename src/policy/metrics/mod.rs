@@ -38,6 +38,8 @@ pub struct ProcessCount {
     pub ports: usize,
     /// Sessions whose places are taken.
     pub sessions: usize,
+    /// Places of taps that are taken.
+    pub taps: usize,
     /// Memory that sessions and long request heads have reserved.
     pub session_memory_bytes: usize,
     /// Lines of the log that found no room.
@@ -168,6 +170,8 @@ impl Metrics {
             ("dispatch_port_slots_limit", "Places of ports (--ports-max).", limit(limits.ports_max as u64)),
             ("dispatch_session_slots", "Places of sessions that are taken.", process.sessions as f64),
             ("dispatch_session_slots_limit", "Places of sessions (--sessions-max).", limit(limits.sessions_max as u64)),
+            ("dispatch_tap_slots", "Taps that are open.", process.taps as f64),
+            ("dispatch_tap_slots_limit", "Places of taps (--taps-max).", limits.taps_max as f64),
             ("dispatch_device_slots", "Places of TCP devices that are taken.", process.devices as f64),
             ("dispatch_device_slots_limit", "Places of TCP devices (--devices-max).", limit(limits.devices_max as u64)),
             (

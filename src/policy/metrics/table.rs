@@ -21,7 +21,7 @@ pub struct Family {
 /// A family of counters, and which of its samples shows which count.
 pub(super) type Counter = (&'static str, &'static str, &'static [(&'static [(&'static str, &'static str)], Count)]);
 
-pub(super) const COUNTERS: [Counter; 21] = [
+pub(super) const COUNTERS: [Counter; 22] = [
     ("dispatch_devices_opened_total", "TCP devices that were let in.", &[(&[], Count::DevicesOpened)]),
     (
         "dispatch_devices_refused_total",
@@ -91,6 +91,11 @@ pub(super) const COUNTERS: [Counter; 21] = [
         "dispatch_port_changes_total",
         "Ports that were opened and closed.",
         &[(&[("change", "opened")], Count::PortsOpened), (&[("change", "closed")], Count::PortsClosed)],
+    ),
+    (
+        "dispatch_tap_messages_dropped_total",
+        "Messages that a tap was too slow for.",
+        &[(&[], Count::TapMessagesDropped)],
     ),
     ("dispatch_tasks_failed_total", "Tasks that a defect ended.", &[(&[], Count::TasksFailed)]),
 ];

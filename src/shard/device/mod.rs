@@ -18,6 +18,7 @@ use crate::policy::listing::DeviceRow;
 use crate::policy::port_id::PortId;
 use crate::policy::roster::{Audience, SessionId};
 use crate::protocol::message::{DeviceName, ToDriver};
+use crate::protocol::tapped::TapEvent;
 use crate::shard::ledger::Ledger;
 use crate::shard::outbox::{Appended, Subscription};
 use crate::shard::port::Port;
@@ -232,6 +233,7 @@ impl Device {
     fn deliver(&self, data: Buffer) -> Option<(Vec<u8>, Vec<Rc<Subscription>>)> {
         let counts = &self.resources().counts;
         self.received(data.len() as u64);
+        self.tap(|device| TapEvent::Received { device, data: &data });
         let message = ToDriver::Received { device: self.name(), data: &data };
         let mut waiting = Vec::new();
         for (_, subscription) in self.audience.subscribers().iter() {
@@ -253,6 +255,18 @@ impl Device {
         self.ledger.received(bytes);
         self.received_bytes.set(self.received_bytes.get() + bytes);
         self.seen_s.set(self.resources().clock_s.get());
+    }
+
+    /// Gives those who tap its port a copy; one look at a number where there are none. Its end may come after the last of
+    /// its drivers has left: then all are told.
+    #[inline]
+    pub fn tap<'a>(&self, event: impl FnOnce(DeviceName) -> TapEvent<'a>) {
+        let Resources { taps, counts, .. } = &**self.resources();
+        if !taps.is_empty() {
+            taps.tell(counts, self.ledger.port, event(self.name()), |module| {
+                self.is_orphan() || self.has_module(module)
+            });
+        }
     }
 
     async fn tell_opened(&self, unopened: Vec<Rc<Subscription>>) {
@@ -318,6 +332,7 @@ impl Leaving {
         if let Some(port) = self.device.port.upgrade() {
             port.forget(&self.device);
         }
+        self.device.tap(|device| TapEvent::Closed { device });
         let subscribers = self.device.audience.subscribers();
         let knowing = subscribers.iter().filter(|(_, subscription)| subscription.knows(self.device.id));
         knowing.map(|(_, subscription)| subscription.clone()).collect()

@@ -237,6 +237,14 @@ impl Daemon {
         self.try_join(transport, &port.to_string(), accept).unwrap_or_else(|response| panic!("refused: {response:?}"))
     }
 
+    /// Joins a port as a driver with this module id.
+    pub fn join_as(&self, module: &str, transport: Transport, port: u16, accept: &str) -> Driver {
+        let target = join_target(BASES[0], transport, &port.to_string(), accept);
+        let connection = self.upgrade(&target, &format!("X-Module-ID: {module}\r\n"));
+        let (stream, pending) = connection.unwrap_or_else(|response| panic!("refused: {response:?}")).into_parts();
+        Driver::new(stream, pending)
+    }
+
     pub fn join_tcp(&self, port: u16, accept: &str) -> Driver {
         self.join(Transport::Tcp, port, accept)
     }

@@ -17,7 +17,9 @@ pub use driver::Driver;
 pub use http::Connection;
 pub use message::{Addr, Event, close, pattern, request, write};
 pub use metrics::Metrics;
-pub use process::{Run, cpu_time, fds, free_port, is_root, raise_descriptor_limit, resident_bytes};
+pub use process::{
+    Run, clear_environment, cpu_time, fds, free_port, is_root, raise_descriptor_limit, resident_bytes, started,
+};
 pub use story::Story;
 pub use wire::{Frame, Opcode, Wire, frame};
 
