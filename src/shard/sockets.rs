@@ -39,10 +39,10 @@ pub fn open(port: PortId, family: Family, socket_bytes: usize) -> Result<Socket,
 /// # Errors
 /// What bind(2) and listen(2) say; `AddrInUse` also where another program listens there with SO_REUSEPORT.
 pub fn open_api(address: SocketAddr, shards: usize, socket_bytes: usize) -> io::Result<Vec<Socket>> {
-    // Held while the others are bound: a port that was free stays ours.
     let mut address = address;
     if address.port() != 0 {
-        drop(open_listener(address, socket_bytes)?);
+        // Whether the port is free. It does not listen: a connection that came to it would be reset with it.
+        drop(bind_listener(address, socket_bytes)?);
     }
     let mut listeners = Vec::with_capacity(shards);
     for _ in 0..shards {
@@ -73,6 +73,12 @@ fn bound_buffers(listener: &Socket, bytes: usize) -> io::Result<()> {
 }
 
 fn open_listener(address: SocketAddr, socket_bytes: usize) -> io::Result<Socket> {
+    let socket = bind_listener(address, socket_bytes)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+fn bind_listener(address: SocketAddr, socket_bytes: usize) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec(), Some(Protocol::TCP))?;
     // A plain bind fails in TIME_WAIT, which every restart leaves; with SO_REUSEPORT it would share a taken port.
     socket.set_reuse_address(true)?;
@@ -81,7 +87,6 @@ fn open_listener(address: SocketAddr, socket_bytes: usize) -> io::Result<Socket>
     }
     bound_buffers(&socket, socket_bytes)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
     Ok(socket)
 }
 

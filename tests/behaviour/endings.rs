@@ -1,5 +1,6 @@
 //! Proves how the daemon ends: it delivers, says goodbye and exits in time, and starts again at once on the same ports.
 
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ scenarios! {
     a_second_signal_exits_at_once,
     ten_restarts_in_a_row_find_their_ports_free,
     a_killed_daemon_starts_again_on_its_ports,
+    whoever_is_let_in_while_the_daemon_starts_is_answered,
 }
 
 /// More than the buffers of the kernel on both sides hold, so that some of it waits in the daemon.
@@ -282,4 +284,26 @@ fn a_killed_daemon_starts_again_on_its_ports(shards: usize) {
     let daemon = Setup::new(shards).api_port(api).start();
     assert_eq!(daemon.fetch(&format!("{}/healthz", BASES[0])).status, 200);
     daemon.assert_drains();
+}
+
+fn whoever_is_let_in_while_the_daemon_starts_is_answered(shards: usize) {
+    for _ in 0..30 {
+        let api = free_port();
+        let daemon = Setup::new(shards).api_port(api).spawn();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let mut first = loop {
+            // Again at once: what listens for a moment only is met, too.
+            match TcpStream::connect(("127.0.0.1", api)) {
+                Ok(stream) => break stream,
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+        };
+        first.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        first.write_all(format!("GET {}/healthz HTTP/1.1\r\nHost: h\r\n\r\n", BASES[0]).as_bytes()).unwrap();
+        let mut answer = [0; 12];
+        first.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        drop(first);
+        daemon.assert_drains();
+    }
 }
