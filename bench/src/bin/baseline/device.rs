@@ -5,15 +5,11 @@
 //! meet another device in its place.
 //! **Not here.** Who is told (`relay`).
 
+use crate::key::{DeviceKey, PortKey};
 use crate::outbound::{Flushed, Outbound};
-use crate::port::PortKey;
 use slab::Slab;
 use std::net::{Shutdown, TcpStream};
 use uring_dispatch::protocol::message::DeviceName;
-
-/// A place in the table of devices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DeviceKey(pub u32);
 
 /// How far a device's end has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

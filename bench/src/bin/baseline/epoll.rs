@@ -4,11 +4,10 @@
 //! that is announced: no edge is missed.
 //! **Not here.** What bytes mean (`relay`).
 
-use crate::device::DeviceKey;
 use crate::kernel::DatagramBatch;
-use crate::port::{PortKey, PortSocket};
+use crate::key::{DeviceKey, PortKey, SessionKey};
+use crate::port::PortSocket;
 use crate::relay::{Relay, Waiter};
-use crate::session::SessionKey;
 use crate::token::Token;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};

@@ -12,6 +12,7 @@ mod epoll;
 mod frames;
 mod handshake;
 mod kernel;
+mod key;
 mod outbound;
 mod port;
 mod relay;

@@ -4,17 +4,12 @@
 //! event of its socket can meet another port.
 //! **Not here.** Sources: every driver on a port has every device.
 
-use crate::device::DeviceKey;
 use crate::kernel::{DatagramQueue, interrupt};
-use crate::session::SessionKey;
+use crate::key::{DeviceKey, PortKey, SessionKey};
 use crate::sockets;
 use std::io;
 use std::net::{TcpListener, UdpSocket};
 use uring_dispatch::policy::port_id::Transport;
-
-/// An opening of a port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PortKey(pub u32);
 
 /// What a port is open with.
 #[derive(Debug)]

@@ -4,11 +4,12 @@
 //! the turn ends, once a driver and once a device.
 //! **Not here.** Waiting for events (`epoll`, `ring`).
 
-use crate::device::{Device, DeviceKey, Devices, Step};
+use crate::device::{Device, Devices, Step};
 use crate::frames::{self, Frame};
 use crate::handshake;
-use crate::port::{Port, PortKey, PortSocket, Ports};
-use crate::session::{SessionKey, Sessions, Stage};
+use crate::key::{DeviceKey, PortKey, SessionKey};
+use crate::port::{Port, PortSocket, Ports};
+use crate::session::{Sessions, Stage};
 use std::net::{IpAddr, SocketAddrV4, TcpStream};
 use uring_dispatch::policy::port_id::Transport;
 use uring_dispatch::protocol::message::{DeviceAddr, DeviceName, FromDriver, IpText, ToDriver};

@@ -5,7 +5,8 @@
 //! **Not here.** What bytes mean (`relay`).
 
 use crate::kernel::{Event, Group, Ring};
-use crate::port::{PortKey, PortSocket};
+use crate::key::PortKey;
+use crate::port::PortSocket;
 use crate::relay::{Relay, Waiter};
 use crate::token::Token;
 use std::io;

@@ -5,16 +5,12 @@
 //! **Not here.** What frames mean (`relay`).
 
 use crate::frames::Inbound;
+use crate::key::{PortKey, SessionKey};
 use crate::outbound::{Flushed, Outbound};
-use crate::port::PortKey;
 use slab::Slab;
 use std::net::{Shutdown, TcpStream};
 use uring_dispatch::protocol::frame;
 use uring_dispatch::protocol::message::ToDriver;
-
-/// A place in the table of sessions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SessionKey(pub u32);
 
 /// How far a session has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

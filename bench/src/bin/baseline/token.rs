@@ -3,9 +3,7 @@
 //! **Invariants.** A token reads back as what it was made of, and leaves the upper byte free.
 //! **Not here.** Whether the one it names is still there.
 
-use crate::device::DeviceKey;
-use crate::port::PortKey;
-use crate::session::SessionKey;
+use crate::key::{DeviceKey, PortKey, SessionKey};
 
 const KIND_SHIFT: u32 = 32;
 const API: u64 = 0;

@@ -22,6 +22,7 @@ mod progress;
 mod record;
 mod report;
 mod run;
+mod runs;
 mod session;
 mod shared;
 mod sizes;

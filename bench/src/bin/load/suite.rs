@@ -5,11 +5,12 @@
 //! **Not here.** The cases (`cases`), what all runs add up to (`summary`).
 
 use crate::arguments::{Arguments, Command, SuiteOptions};
-use crate::cases::{Case, QUICK, STANDARD};
+use crate::cases::{QUICK, STANDARD};
 use crate::outcome::Outcome;
 use crate::plan::{self, Plan, PlanError};
 use crate::plot::{self, NotDrawn};
 use crate::run;
+use crate::runs::{DAEMON, Runs};
 use crate::subject::{Start, Subject, TOKEN};
 use crate::summary::{CaseSummary, Summary};
 use clap::Parser;
@@ -17,8 +18,6 @@ use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
-/// The name of what is measured against its rivals.
-pub const DAEMON: &str = "dispatch";
 /// Ports of one run; the next run takes others, so that nothing is left of the one before.
 const RUN_PORTS: u16 = 100;
 const RUNS_APART: u16 = 10;
@@ -42,19 +41,6 @@ pub enum NotDone {
     /// It was told to stop.
     #[error("interrupted")]
     Interrupted,
-}
-
-/// All runs of one case.
-#[derive(Debug)]
-pub struct Runs {
-    /// The case.
-    pub case: Case,
-    /// The command line that was run.
-    pub line: String,
-    /// Each run that came to something, with the name of what was measured.
-    pub outcomes: Vec<(&'static str, Outcome)>,
-    /// Each that did not.
-    pub failures: Vec<String>,
 }
 
 /// Runs the suite; whether all passed.
@@ -155,18 +141,4 @@ fn write(options: &SuiteOptions, all: &[Runs], summary: &Summary) -> Result<(), 
         fs::write(file, summary.placed_in(&text)).map_err(failed)?;
     }
     Ok(())
-}
-
-impl Case {
-    /// The names of all that runs it.
-    pub fn subjects(&self) -> impl Iterator<Item = &'static str> {
-        [DAEMON].into_iter().chain(self.rivals.names().iter().copied())
-    }
-}
-
-impl Runs {
-    /// The runs of one subject, in their order.
-    pub fn of(&self, name: &str) -> impl Iterator<Item = &Outcome> {
-        self.outcomes.iter().filter(move |(found, _)| *found == name).map(|(_, outcome)| outcome)
-    }
 }

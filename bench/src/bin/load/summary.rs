@@ -4,7 +4,7 @@
 //! **Not here.** Running anything (`suite`).
 
 use crate::arguments::SuiteOptions;
-use crate::suite::{DAEMON, Runs};
+use crate::runs::{DAEMON, Runs};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
