@@ -166,13 +166,13 @@ export class Daemon {
   }
 }
 
+/** These drivers answer no ping. */
+const PATIENT = ["--driver-silence-ms-max", "3600000"];
+
 /**
  * What most checks look at: an echoing driver with 600 devices, two that share 300, one of UDP, one that never reads, and
  * some that are refused. Some devices talk all the time; others say nothing.
  */
-/** These drivers answer no ping. */
-const PATIENT = ["--driver-silence-ms-max", "3600000"];
-
 export async function town() {
   const daemon = await Daemon.start("--outbox-bytes-max", "204800", "--stall-ms-max", "3600000", ...PATIENT);
   const [lights, meters, doors, traps, slow, quiet] = await Promise.all(Array.from({ length: 6 }, freePort));

@@ -25,7 +25,9 @@ function abandonRequests() {
 
 /** Asks the API; the answer's JSON, or a NoAnswer. */
 async function ask(path, method = "GET") {
-  const signal = AbortSignal.any([visit.signal, AbortSignal.timeout(ANSWER_MS_MAX)]);
+  // What changes something is not abandoned: its answer says whether it was done.
+  const late = AbortSignal.timeout(ANSWER_MS_MAX);
+  const signal = method === "GET" ? AbortSignal.any([visit.signal, late]) : late;
   const headers = { Authorization: `Bearer ${token}` };
   let response;
   let body;
@@ -33,7 +35,7 @@ async function ask(path, method = "GET") {
     response = await fetch(new URL(path, API), { method, headers, signal, cache: "no-store", credentials: "omit" });
     body = await response.json().catch(() => ({}));
   } catch (error) {
-    if (visit.signal.aborted || error.name === "AbortError") throw new NoAnswer(0, "abandoned");
+    if (error.name === "AbortError") throw new NoAnswer(0, "abandoned");
     throw new NoAnswer(0, error.name === "TimeoutError" ? "it took too long to answer" : "it could not be reached");
   }
   if (response.ok) return body;
@@ -41,18 +43,22 @@ async function ask(path, method = "GET") {
   throw new NoAnswer(response.status, why || `status ${response.status}`, body);
 }
 
-/** Rows of a list, page by page, up to so many; `total` says how many match. */
-async function askRows(path, parameters, rowsMax) {
-  const items = [];
+/**
+ * Rows of a list, page by page, up to so many; `total` says how many match. A row that moved from one page to the next
+ * meanwhile is taken once, as it was last.
+ */
+async function askRows(path, parameters, rowsMax, keyOf) {
+  const rows = new Map();
   let total = 0;
   let after = null;
   do {
-    const query = new URLSearchParams({ ...parameters, limit: Math.min(PAGE_ROWS, rowsMax - items.length) });
+    const query = new URLSearchParams({ ...parameters, limit: Math.min(PAGE_ROWS, rowsMax - rows.size) });
     if (after) query.set("after", after);
     const page = await ask(`${path}?${query}`);
-    items.push(...page.items);
+    page.items.forEach((row) => rows.set(keyOf(row), row));
     total = page.total;
     after = page.next;
-  } while (after && items.length < rowsMax);
-  return { items, total: Math.max(total, items.length) };
+  } while (after && rows.size < rowsMax);
+  // One that came or went meanwhile is no reason to speak of rows that are left out.
+  return { items: [...rows.values()], total: after ? total : rows.size };
 }

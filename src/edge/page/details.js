@@ -22,9 +22,7 @@ const facts = {
     ["From devices", amount(row.bytes_received, row.rateIn)],
     ["To devices", amount(row.bytes_written, row.rateOut)],
     ["Waits for drivers", bytes(row.backlog_bytes)],
-    ["Stalls", `${count(row.waits)}: a device waited for a driver`],
-    ["Drops", `${count(row.dropped)}: writes and datagrams`],
-    ["Refusals", `${count(row.refused)}: devices and datagrams`],
+    ["Problems", `${plural(row.waits, "stall")}, ${plural(row.dropped, "drop")}, ${plural(row.refused, "refusal")}`],
     ["Open since", `${moment(row.since)}, ${sinceText(row)}`],
     ["Shard", String(row.shard)],
   ],
@@ -56,7 +54,7 @@ const facts = {
     ["What", row.what],
     ["Address", row.address],
     ["To", portName(row)],
-    ["Reason", row.reason.replaceAll("_", " ")],
+    ["Reason", reasonText(row)],
     ["Times", count(row.times)],
     ["Last", `${moment(row.time)}, ${span(clock.server() - row.time)} ago`],
     ["What to do", whatToDo(row)],
@@ -98,14 +96,14 @@ const portSearch = (row) => `${row.transport} port:${row.port}`;
 const endings = {
   ports: (row) => [
     {
-      label: "Disconnect its drivers…", isThere: row.drivers > 0,
+      label: "Disconnect drivers…", isThere: row.drivers > 0,
       title: `Disconnect ${plural(row.drivers, "driver")} of ${portName(row)}?`,
       text: `${row.drivers === 1 ? "It gets" : "Each gets"} close code 1008. The port closes, and ${devicesOf(row)}. Drivers usually join again within seconds.`,
       button: `Disconnect ${plural(row.drivers, "driver")}`,
       path: `drivers?transport=${row.transport}&port=${row.port}&expected=${row.drivers}`,
     },
     {
-      label: "Disconnect its devices…", isThere: row.devices > 0,
+      label: "Disconnect devices…", isThere: row.devices > 0,
       title: `Disconnect ${plural(row.devices, "device")} of ${portName(row)}?`,
       text: "What is queued for them still leaves. Their drivers are told CLOSED of each. Devices may connect again at once.",
       button: `Disconnect ${plural(row.devices, "device")}`,
@@ -246,6 +244,7 @@ async function disconnect(ending) {
   } catch (error) {
     if (error.status === 404) return "It had left already.";
     if (error.status === 409) return `${count(error.body.matching)} match by now: nobody was disconnected. Look again.`;
+    if (error.status === 0) return `Whether it was done is not known: ${error.message}.`;
     return `Nobody was disconnected: ${error.message}.`;
   }
 }

@@ -25,6 +25,15 @@ function endpoint(row) {
   return row.address.includes(":") ? `[${row.address}]:${row.remote_port}` : `${row.address}:${row.remote_port}`;
 }
 
+/** Reasons whose names say too little to whoever meets them first. */
+const REASONS = {
+  source: "no driver accepts it",
+  limit: "the port is full",
+  invalid: "wrong token",
+  too_many_failed: "too many wrong tokens before",
+};
+const reasonText = (row) => REASONS[row.reason] ?? row.reason.replaceAll("_", " ");
+
 /** What goes behind `tap --device`. */
 function tapDevice(row) {
   return row.address.includes(":") ? `[${row.address}]:${row.id}` : `${row.address}:${row.id}`;
@@ -48,8 +57,8 @@ function portState(row) {
 }
 
 /*
- * A column: `rank` 1 is shown at every width, 3 only on wide screens; `sort` is the daemon's name for its order;
- * `falls` says that the largest comes first when it is chosen; `tone` and `meter` are shown beside the text.
+ * A column: `rank` 1 is shown at every width, 3 only on wide screens; `sort` is the daemon's name for its order, with a
+ * minus where that is the other way round; `falls` says that the largest comes first when it is chosen; `tone` and `meter` are shown beside the text.
  */
 const number = { align: "end", falls: true };
 const column = (name, label, width, rank, text, value, more = {}) => ({ name, label, width, rank, text, value, ...more });
@@ -67,10 +76,10 @@ const KINDS = {
     order: { shown: "state", sort: "-bytes_received", by: [(row) => -row.troubles.length, (row) => -rateOf(row)] },
     empty: "No port is open. A port opens when a driver joins it.",
     columns: [
-      column("state", "State", "minmax(6.5rem,1fr)", 1, portState, (row) => -row.troubles.length, {
+      column("state", "State", "minmax(6.4rem,1fr)", 1, portState, (row) => -row.troubles.length, {
         tone: (row) => (row.troubles.length ? "warn" : row.rateIn > 0 || row.rateOut > 0 ? "good" : "idle"),
       }),
-      column("port", "Port", "minmax(6.2rem,.8fr)", 1, portName, (row) => row.port + (row.transport === "udp" ? 0.5 : 0), { sort: "id", strong: true }),
+      column("port", "Port", "minmax(6.9rem,.8fr)", 1, portName, (row) => row.port + (row.transport === "udp" ? 0.5 : 0), { sort: "id", strong: true }),
       column("drivers", "Drivers", "minmax(4.2rem,.6fr)", 2, (row) => count(row.drivers), (row) => row.drivers, { ...number, sort: "drivers" }),
       column("devices", "Devices", "minmax(4.4rem,.6fr)", 1, (row) => (row.transport === "udp" ? NONE : count(row.devices)), (row) => row.devices, { ...number, sort: "devices" }),
       column("in", "In", "minmax(5.2rem,.8fr)", 1, (row) => (row.rateIn === null ? NONE : bytesPerSecond(row.rateIn)), (row) => row.rateIn ?? 0, { ...number, sort: "bytes_received", hint: "Bytes from devices each second" }),
@@ -78,7 +87,7 @@ const KINDS = {
       inOut("in_all", "In, all", "bytes_received", "bytes_received"),
       inOut("out_all", "Out, all", "bytes_written", "bytes_written"),
       column("waiting", "Waiting", "minmax(4.6rem,.7fr)", 3, (row) => bytes(row.backlog_bytes), (row) => row.backlog_bytes, { ...number, sort: "backlog_bytes", hint: "Bytes that wait at the port for its drivers" }),
-      column("since", "Open for", "minmax(5.4rem,.8fr)", 2, sinceText, (row) => row.since, { align: "end", sort: "since" }),
+      column("since", "Open for", "minmax(5.4rem,.8fr)", 2, sinceText, (row) => -row.since, { ...number, sort: "-since" }),
       column("shard", "Shard", "minmax(3.6rem,.4fr)", 3, (row) => String(row.shard), (row) => row.shard, { align: "end" }),
     ],
   },
@@ -94,7 +103,7 @@ const KINDS = {
       column("module", "Module", "minmax(6rem,1.4fr)", 1, (row) => row.module ?? "no id", (row) => row.module ?? "\uffff", { strong: true }),
       column("address", "Address", "minmax(8.5rem,1.2fr)", 2, endpoint, addressValue, { sort: "address", code: true }),
       column("port", "Port", "minmax(6.2rem,.6fr)", 1, portName, (row) => row.port, { sort: "id" }),
-      column("since", "Joined for", "minmax(5.4rem,.7fr)", 2, sinceText, (row) => row.since, { align: "end", sort: "since" }),
+      column("since", "Joined for", "minmax(5.4rem,.7fr)", 2, sinceText, (row) => -row.since, { ...number, sort: "-since" }),
       inOut("to", "To it", "bytes_written", "bytes_written"),
       inOut("from", "From it", "bytes_received", "bytes_received"),
       column("outbox", "Outbox", "minmax(5rem,.7fr)", 1, (row) => percent(outboxPart(row)), outboxPart, { ...number, sort: "backlog_bytes", hint: "Of what may wait for this driver; full when devices wait for it", meter: outboxPart }),
@@ -114,8 +123,8 @@ const KINDS = {
       column("address", "Address", "minmax(8.5rem,1.4fr)", 1, endpoint, addressValue, { sort: "address", code: true, strong: true }),
       column("id", "Id", "minmax(3.6rem,.4fr)", 2, (row) => String(row.id), (row) => row.id, { align: "end" }),
       column("port", "Port", "minmax(6.2rem,.6fr)", 1, portName, (row) => row.port, { sort: "id" }),
-      column("since", "Connected for", "minmax(6.4rem,.8fr)", 2, sinceText, (row) => row.since, { align: "end", sort: "since" }),
-      column("seen", "Silent for", "minmax(5.6rem,.8fr)", 1, (row) => span(clock.server() - row.last_seen), (row) => row.last_seen, { align: "end", sort: "last_seen", hint: "Time since it last sent anything" }),
+      column("since", "Connected for", "minmax(6.4rem,.8fr)", 2, sinceText, (row) => -row.since, { ...number, sort: "-since" }),
+      column("seen", "Silent for", "minmax(5.6rem,.8fr)", 1, (row) => span(clock.server() - row.last_seen), (row) => -row.last_seen, { ...number, sort: "-last_seen", hint: "Time since it last sent anything" }),
       inOut("in", "In", "bytes_received", "bytes_received"),
       inOut("out", "Out", "bytes_written", "bytes_written"),
       column("queued", "Queued", "minmax(4.6rem,.7fr)", 2, (row) => bytes(row.backlog_bytes), (row) => row.backlog_bytes, { ...number, sort: "backlog_bytes", hint: "Bytes of drivers that wait for it", tone: (row) => (row.backlog_bytes > 0 ? "warn" : null) }),
@@ -125,15 +134,15 @@ const KINDS = {
     title: "Refused",
     one: "refusal",
     key: (row) => `${row.what}/${row.address}/${row.transport}/${row.port}/${row.reason}`,
-    text: searched((row) => `${row.what} ${row.address} ${portName(row)} ${row.reason.replaceAll("_", " ")}`),
+    text: searched((row) => `${row.what} ${row.address} ${portName(row)} ${reasonText(row)}`),
     order: { shown: "time", sort: "-last_seen", by: [(row) => -row.time] },
     empty: "Nobody was refused.",
     columns: [
-      column("time", "Last", "minmax(5.4rem,.6fr)", 1, (row) => `${span(clock.server() - row.time)} ago`, (row) => row.time, { falls: true, sort: "last_seen" }),
+      column("time", "Last", "minmax(5.4rem,.6fr)", 1, (row) => `${span(clock.server() - row.time)} ago`, (row) => -row.time, { sort: "-last_seen" }),
       column("what", "What", "minmax(5rem,.5fr)", 1, (row) => row.what, (row) => row.what, { strong: true }),
       column("address", "Address", "minmax(8rem,1.2fr)", 1, (row) => row.address, addressValue, { sort: "address", code: true }),
       column("port", "To", "minmax(6.2rem,.6fr)", 2, portName, (row) => row.port ?? 0),
-      column("reason", "Reason", "minmax(6rem,1.2fr)", 1, (row) => row.reason.replaceAll("_", " "), (row) => row.reason),
+      column("reason", "Reason", "minmax(6rem,1.2fr)", 1, reasonText, reasonText),
       column("times", "Times", "minmax(4rem,.5fr)", 2, (row) => count(row.times), (row) => row.times, number),
     ],
   },
@@ -159,5 +168,7 @@ function sortRows(kind, rows, chosen) {
 function serverSort(kind, chosen) {
   const found = chosen && KINDS[kind].columns.find((other) => other.name === chosen.name);
   if (!found?.sort) return KINDS[kind].order.sort;
-  return chosen.falls ? `-${found.sort}` : found.sort;
+  // A span falls as its beginning rises.
+  const [name, isInverse] = found.sort.startsWith("-") ? [found.sort.slice(1), true] : [found.sort, false];
+  return chosen.falls === isInverse ? name : `-${name}`;
 }

@@ -2,8 +2,10 @@
 // pointer is on them.
 
 const ROWS_BESIDE = 6;
+/** How long after a touch its click may come. */
+const CLICK_MS = 500;
 /** Widths of the list, in rem, from which columns of rank 2 and 3 are shown. */
-const RANK_WIDTHS = [[64, 3], [44, 2], [0, 1]];
+const RANK_WIDTHS = [[67, 3], [46, 2], [0, 1]];
 
 const list = {
   kind: "ports",
@@ -13,6 +15,8 @@ const list = {
   chosen: null,
   activeKey: null,
   isHeld: false,
+  /** Whether the next rows are another choice, so that places mean nothing. */
+  isOther: true,
   onOpen: () => {},
   onOrder: () => {},
   /** Elements of rows, used again for whichever row is in sight. */
@@ -30,7 +34,8 @@ const list = {
     new ResizeObserver(() => this.fit()).observe(this.root);
     const isTouch = (event) => event.pointerType === "touch";
     this.body.addEventListener("pointerenter", (event) => isTouch(event) || this.hold(true));
-    this.body.addEventListener("pointerleave", () => this.hold(false));
+    // A touch has ended before its click arrives, which has to find the same row.
+    this.body.addEventListener("pointerleave", (event) => (isTouch(event) ? setTimeout(() => this.hold(false), CLICK_MS) : this.hold(false)));
     this.body.addEventListener("pointerdown", () => this.hold(true));
     this.body.addEventListener("pointercancel", () => this.hold(false));
     this.body.addEventListener("click", (event) => {
@@ -46,6 +51,7 @@ const list = {
   show(kind) {
     this.kind = kind;
     this.rows = [];
+    this.isOther = true;
     this.chosen = null;
     this.activeKey = null;
     this.columns = [];
@@ -64,7 +70,7 @@ const list = {
 
   /** Takes the rows that there are, in whichever order. */
   put(rows) {
-    if (this.isHeld && this.rows.length) {
+    if (this.isHeld && !this.isOther) {
       const left = new Map(rows.map((row) => [row.key, row]));
       const placed = this.rows.map((old) => {
         const row = left.get(old.key);
@@ -74,6 +80,7 @@ const list = {
       this.rows = [...placed, ...sortRows(this.kind, [...left.values()], this.chosen)];
     } else {
       this.rows = sortRows(this.kind, rows, this.chosen);
+      this.isOther = false;
     }
     if (this.activeKey && !this.rows.some((row) => row.key === this.activeKey)) this.activeKey = null;
     this.root.setAttribute("aria-rowcount", this.rows.length + 1);
@@ -126,7 +133,9 @@ const list = {
     if (this.chosen?.name !== one.name) this.chosen = { name: one.name, falls: first };
     else this.chosen = this.chosen.falls === first ? { name: one.name, falls: !first } : null;
     this.drawHead();
+    this.isOther = true;
     this.put(this.rows.filter((row) => !row.isGone));
+    this.isOther = true;
     this.onOrder();
   },
 

@@ -22,7 +22,7 @@ const SCRIPT_PLACE: &str = "/* script */";
 const DOCUMENT: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 /// The script, in parts.
-const SCRIPTS: [&str; 9] = [
+const SCRIPTS: [&str; 13] = [
     include_str!("format.js"),
     include_str!("api.js"),
     include_str!("samples.js"),
@@ -31,6 +31,10 @@ const SCRIPTS: [&str; 9] = [
     include_str!("list.js"),
     include_str!("graphs.js"),
     include_str!("details.js"),
+    include_str!("loop.js"),
+    include_str!("show.js"),
+    include_str!("controls.js"),
+    include_str!("gate.js"),
     include_str!("page.js"),
 ];
 

@@ -47,7 +47,7 @@ const samples = {
       for (const name in own) counts[name] = (counts[name] ?? 0) + own[name];
     }
     const sample = { at: now(), devices: total("devices"), drivers: total("sessions"), counts };
-    this.all.push({ ...sample, bufferWaits: total("buffer_waits") });
+    this.all.push({ ...sample, bufferWaits: answer.shards.map((shard) => shard.buffer_waits) });
     this.forget();
   },
 
@@ -97,7 +97,7 @@ function problems(answer) {
   const of = (kind, label, words, tab, search) => {
     const grown = samples.grown(Object.keys(words));
     const number = sum(grown.map(([, by]) => by));
-    const text = grown.map(([name, by]) => `${count(by)} ${words[name]}`).join(", ");
+    const text = grown.map(([name, by]) => (grown.length > 1 ? `${count(by)} ${words[name]}` : words[name])).join(", ");
     return number > 0 ? { kind, label, number: count(number), text, tab, search } : null;
   };
   const found = [
@@ -109,16 +109,18 @@ function problems(answer) {
   return found.filter(Boolean);
 }
 
+/** The shard that is shortest of receive buffers, where one is short. */
 function buffersOut(answer) {
   const most = answer.limits.receive_buffers;
-  const [first, last] = [samples.all.find((sample) => "bufferWaits" in sample), samples.all.at(-1)];
-  const waits = (last?.bufferWaits ?? 0) - (first?.bufferWaits ?? 0);
-  const lost = sum(answer.shards.map((shard) => shard.buffers_lost));
-  const worst = answer.shards.reduce((one, other) => (other.buffers_out > one.buffers_out ? other : one));
-  if (worst.buffers_out < most * BUFFERS_OUT_PART && waits === 0 && lost === 0) return null;
+  const first = samples.all.find((sample) => "bufferWaits" in sample)?.bufferWaits ?? [];
+  const all = answer.shards.map((shard, at) => ({ ...shard, waits: shard.buffer_waits - (first[at] ?? 0) }));
+  const isShort = (shard) => shard.buffers_out >= most * BUFFERS_OUT_PART || shard.waits > 0 || shard.buffers_lost > 0;
+  const short = all.filter(isShort);
+  if (short.length === 0) return null;
+  const worst = short.reduce((one, other) => (other.waits > one.waits ? other : one));
   const parts = [`shard ${worst.shard}: ${count(worst.buffers_out)} of ${count(most)} out`];
-  if (waits > 0) parts.push(`${count(waits)} reads waited`);
-  if (lost > 0) parts.push(`${count(lost)} lost: a defect`);
+  if (worst.waits > 0) parts.push(`${count(worst.waits)} reads waited`);
+  if (worst.buffers_lost > 0) parts.push(`${count(worst.buffers_lost)} lost: a defect`);
   const number = percent(worst.buffers_out / most);
   return { kind: "buffers", label: "Buffers out", number, text: parts.join(", "), tab: "ports", search: `shard:${worst.shard}` };
 }
