@@ -48,10 +48,11 @@ export const checks = {
 
   "a device that leaves while it is asked is said to have left": async (browser, place) => {
     const device = place.silent[41];
+    const address = device.localAddress;
     const page = await opened(browser, place, "devices", `port:${place.ports.meters} :${device.localPort}`);
     await asked(page);
     device.destroy();
-    await eventually("it has left", async () => (await place.daemon.ask(`devices?port=${place.ports.meters}&address=${device.localAddress}`)).total === 0);
+    await eventually("it has left", async () => (await place.daemon.ask(`devices?port=${place.ports.meters}&address=${address}`)).total === 0);
     await page.click("#confirm-go");
     await page.waitForFunction(() => document.getElementById("said").textContent === "It had left already.");
   },

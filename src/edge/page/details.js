@@ -27,7 +27,6 @@ const facts = {
     ["Shard", String(row.shard)],
   ],
   drivers: (row) => [
-    ["Module", row.module ?? "sent no X-Module-ID"],
     ["Session", String(row.id)],
     ["Address", endpoint(row)],
     ["Port", portName(row)],
@@ -42,8 +41,6 @@ const facts = {
   ],
   devices: (row) => [
     ["Address", endpoint(row)],
-    ["Id", String(row.id)],
-    ["Port", portName(row)],
     ["Last sent", `${moment(row.last_seen)}, ${span(clock.server() - row.last_seen)} ago`],
     ["Connected", `${moment(row.since)}, ${sinceText(row)} ago`],
     ["In", amount(row.bytes_received, row.rateIn)],
@@ -51,7 +48,6 @@ const facts = {
     ["Queued", bytes(row.backlog_bytes)],
   ],
   refused: (row) => [
-    ["What", row.what],
     ["Address", row.address],
     ["To", portName(row)],
     ["Reason", reasonText(row)],
@@ -167,7 +163,7 @@ const details = {
   },
 
   fill(row) {
-    const titles = { ports: portName(row), drivers: row.module ?? "Driver without an id", devices: `Device ${row.id} of ${portName(row)}`, refused: `Refused ${row.what}` };
+    const titles = { ports: portName(row), drivers: row.module ?? "Driver without X-Module-ID", devices: `Device ${row.id} of ${portName(row)}`, refused: `Refused ${row.what}` };
     setText(byId("details-title"), titles[this.kind]);
     const copies = commands[this.kind](row).map(([label, text]) => this.copy(label, text));
     byId("details-commands").replaceChildren(...copies);

@@ -28,7 +28,7 @@ function startGate() {
     event.preventDefault();
     token = byId("token").value.trim();
     // What no header can hold is no token.
-    if (!/^[\x21-\x7e]+$/.test(token)) return lock(token ? "That token is not accepted." : "Type the token.");
+    if (!/^[\x20-\x7e]+$/.test(token)) return lock(token ? "That token is not accepted." : "Type the token.");
     byId("gate-go").disabled = true;
     refresh();
   });

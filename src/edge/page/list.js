@@ -65,7 +65,7 @@ const list = {
     if (this.isHeld === isHeld) return;
     this.isHeld = isHeld;
     byId("held").hidden = !isHeld;
-    if (!isHeld) this.put(this.rows.filter((row) => !row.isGone));
+    if (!isHeld) this.arrange();
   },
 
   /** Takes the rows that there are, in whichever order. */
@@ -77,11 +77,21 @@ const list = {
         left.delete(old.key);
         return row ?? { ...old, isGone: true };
       });
-      this.rows = [...placed, ...sortRows(this.kind, [...left.values()], this.chosen)];
+      this.place([...placed, ...sortRows(this.kind, [...left.values()], this.chosen)]);
     } else {
-      this.rows = sortRows(this.kind, rows, this.chosen);
+      this.place(sortRows(this.kind, rows, this.chosen));
       this.isOther = false;
     }
+  },
+
+  /** Puts the rows that are there in order. */
+  arrange() {
+    this.place(sortRows(this.kind, this.rows.filter((row) => !row.isGone), this.chosen));
+  },
+
+  /** Shows rows in this order. */
+  place(rows) {
+    this.rows = rows;
     if (this.activeKey && !this.rows.some((row) => row.key === this.activeKey)) this.activeKey = null;
     this.root.setAttribute("aria-rowcount", this.rows.length + 1);
     this.body.style.height = `${this.rows.length * this.rowHeight}px`;
@@ -102,6 +112,7 @@ const list = {
     if (!isSame || this.rowHeight !== height) {
       this.columns = columns;
       this.rowHeight = height;
+      this.root.style.setProperty("--row-height", `${height}px`);
       this.root.style.setProperty("--columns", columns.map((one) => one.width).join(" "));
       this.root.setAttribute("aria-colcount", columns.length);
       this.pool = [];
@@ -133,8 +144,7 @@ const list = {
     if (this.chosen?.name !== one.name) this.chosen = { name: one.name, falls: first };
     else this.chosen = this.chosen.falls === first ? { name: one.name, falls: !first } : null;
     this.drawHead();
-    this.isOther = true;
-    this.put(this.rows.filter((row) => !row.isGone));
+    this.arrange();
     this.isOther = true;
     this.onOrder();
   },
