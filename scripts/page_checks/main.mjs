@@ -7,6 +7,7 @@ import { checks as disconnecting } from "./disconnecting.mjs";
 import { checks as life } from "./life.mjs";
 import { checks as looks } from "./looks.mjs";
 import { checks as speed } from "./speed.mjs";
+import { checks as story } from "./story.mjs";
 
 const option = (name) => {
   const at = process.argv.indexOf(name);
@@ -36,7 +37,7 @@ async function run(name, check, place) {
 }
 
 try {
-  const shared = wanted({ ...looks, ...functions, ...disconnecting });
+  const shared = wanted({ ...looks, ...functions, ...story, ...disconnecting });
   if (shared.length) {
     const place = await town();
     for (const [name, check] of shared) await run(name, check, place);
