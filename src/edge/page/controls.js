@@ -8,7 +8,8 @@ function goTo(tab, search = page.search) {
     page.listed = {};
   }
   page.search = search;
-  byId("search").value = search;
+  // What is being typed may end in a blank.
+  if (byId("search").value.trim() !== search) byId("search").value = search;
   byId("search-clear").hidden = !search;
   if (isOther) {
     details.close();
