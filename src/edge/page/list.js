@@ -4,8 +4,10 @@
 const ROWS_BESIDE = 6;
 /** How long after a touch its click may come. */
 const CLICK_MS = 500;
-/** Widths of the list, in rem, from which columns of rank 2 and 3 are shown. */
-const RANK_WIDTHS = [[67, 3], [46, 2], [0, 1]];
+/** How much wider than their least the columns of a rank have to be able to stand. */
+const ROOM = 1.1;
+/** The least width of a column, in rem. */
+const leastWidth = (one) => parseFloat(one.width.slice("minmax(".length));
 
 const list = {
   kind: "ports",
@@ -105,8 +107,9 @@ const list = {
   /** Chooses the columns that there is room for. */
   fit() {
     const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
-    const rank = RANK_WIDTHS.find(([width]) => this.root.clientWidth / rem >= width)[1];
-    const columns = KINDS[this.kind].columns.filter((one) => one.rank <= rank);
+    const ofRank = (rank) => KINDS[this.kind].columns.filter((one) => one.rank <= rank);
+    const hasRoom = (rank) => sum(ofRank(rank).map(leastWidth)) * ROOM <= this.root.clientWidth / rem;
+    const columns = ofRank([3, 2].find(hasRoom) ?? 1);
     const height = Math.round(parseFloat(getComputedStyle(this.root).getPropertyValue("--row")) * rem);
     const isSame = this.columns.length === columns.length && this.columns.every((one, at) => one === columns[at]);
     if (!isSame || this.rowHeight !== height) {
