@@ -8,15 +8,16 @@ use std::path::{Path, PathBuf};
 use uring_dispatch::config::settings;
 use uring_dispatch::policy::counts::Count;
 
-/// How paths of sources begin whose sentences are no messages: help, documents, request heads, and what `listen`
-/// and `tap` print of devices.
-const OTHER_SENTENCES: [&str; 9] = [
+/// How paths of sources begin whose sentences are no messages: help, documents, the page, request heads, and what
+/// `listen` and `tap` print of devices.
+const OTHER_SENTENCES: [&str; 10] = [
     "command/listen/show.rs",
     "command/tap/capture.rs",
     "command/tap/show.rs",
     "config/arguments.rs",
     "config/settings.rs",
     "edge/openapi/",
+    "edge/page/",
     "edge/routes.rs",
     "protocol/http.rs",
     "shard/ring/mod.rs",

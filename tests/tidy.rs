@@ -108,6 +108,20 @@ fn every_file_says_what_it_owns_and_stays_readable() {
 }
 
 #[test]
+fn every_source_of_the_page_is_served_and_stays_readable() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/edge/page");
+    let joined = fs::read_to_string(folder.join("mod.rs")).unwrap();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.lines().count() <= FILE_LINES_MAX, "{name} is too long");
+        assert!(name == "mod.rs" || joined.contains(&format!("include_str!(\"{name}\")")), "{name} is not served");
+        assert!(!name.ends_with(".js") || text.starts_with("// "), "{name} has no head");
+    }
+}
+
+#[test]
 fn every_function_fits_a_screen() {
     for (path, text) in sources() {
         let mut begun: Option<(usize, usize, String)> = None;

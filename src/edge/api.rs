@@ -7,6 +7,7 @@ use crate::edge::answers::{error, refused};
 use crate::edge::door::{Caller, Door, Refused};
 use crate::edge::handshakes::{Handshake, Handshakes};
 use crate::edge::join::{JoinRequest, Joins, SessionRequest};
+use crate::edge::page;
 use crate::edge::reports::{self, Report};
 use crate::edge::routes::{self, Endpoint};
 use crate::edge::tap::TapRequest;
@@ -52,7 +53,7 @@ struct Turn {
     request_id: String,
     connection: Connection,
     body: Body,
-    /// The route's path behind its base.
+    /// The route's name in metrics.
     route: &'static str,
     /// When the head had come whole.
     began_at: Instant,
@@ -217,7 +218,7 @@ impl Api {
             request_id,
             connection: if keeps { Connection::KeepAlive } else { Connection::Close },
             body: if head.method == "HEAD" { Body::Omitted } else { Body::Sent },
-            route: routes::find(head.path).map_or("none", |found| found.route.path),
+            route: routes::find(head.path).map_or("none", |found| found.route.label()),
             began_at,
         }
     }
@@ -249,6 +250,7 @@ impl Api {
             })?;
         }
         match route.endpoint {
+            Endpoint::Page => Ok(Asked::Answer(page::answer(head))),
             Endpoint::Health => Ok(Asked::Answer(Answer::json(200, String::new()))),
             Endpoint::Version => Ok(Asked::Answer(reports::version())),
             Endpoint::Join(transport) => {

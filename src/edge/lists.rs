@@ -103,7 +103,10 @@ async fn survey(resources: &Resources, query: &Arc<Query>) -> Page<RowOf> {
 }
 
 /// Asks every shard at once; the answers come in the order of shards.
-async fn ask_all<T>(resources: &Resources, mut request: impl FnMut(usize, oneshot::Sender<T>) -> Request) -> Vec<T> {
+pub async fn ask_all<T>(
+    resources: &Resources,
+    mut request: impl FnMut(usize, oneshot::Sender<T>) -> Request,
+) -> Vec<T> {
     let peers = &resources.shared.peers;
     let mut replies = Vec::with_capacity(peers.shards());
     for shard in 0..peers.shards() {
@@ -131,11 +134,15 @@ fn row_json(row: &RowOf, resources: &Resources) -> Value {
             received_bytes,
             written_bytes,
             backlog_bytes,
+            waits,
+            dropped,
+            refused,
         }) => {
             json!({
                 "transport": port.transport.name(), "port": port.number.get(), "shard": shard, "since": time(*since_s),
                 "drivers": drivers, "devices": devices, "bytes_received": received_bytes,
-                "bytes_written": written_bytes, "backlog_bytes": backlog_bytes,
+                "bytes_written": written_bytes, "backlog_bytes": backlog_bytes, "waits": waits, "dropped": dropped,
+                "refused": refused,
             })
         }
         RowOf::Refusal(RefusalRow { refusal, .. }) => json!({
@@ -150,7 +157,8 @@ fn row_json(row: &RowOf, resources: &Resources) -> Value {
                 "remote_port": remote.port(), "module": module.as_deref(), "accept": &**accepted,
                 "since": time(*since_s), "last_seen": time(*seen_s), "bytes_received": driver.received_bytes,
                 "bytes_written": driver.written_bytes, "backlog_bytes": driver.backlog_bytes,
-                "credit_bytes": driver.credit_bytes,
+                "credit_bytes": driver.credit_bytes, "outbox_full": driver.outbox_is_full,
+                "outbox_waits": driver.outbox_waits, "credit_waits": driver.credit_waits,
             })
         }
         RowOf::Device(device) => {

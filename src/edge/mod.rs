@@ -10,6 +10,7 @@ pub mod handshakes;
 pub mod join;
 pub mod lists;
 pub mod openapi;
+pub mod page;
 pub mod reports;
 pub mod routes;
 pub mod session;

@@ -6,15 +6,20 @@
 use crate::edge::answers::{error, parameter_error};
 use crate::edge::lists::{self, Purpose};
 use crate::edge::routes::{Endpoint, Found};
-use crate::policy::counts::{ShardCount, Statistics};
+use crate::policy::counts::{Count, ShardCount, Statistics};
+use crate::policy::histogram::{BOUNDS_S, HistogramCount};
+use crate::policy::history::{self, Moment, STEP_S};
 use crate::policy::listing::{Kind, Query, port_number};
 use crate::policy::metrics::Metrics;
 use crate::policy::port_id::{PortId, Transport};
 use crate::protocol::exposition;
 use crate::protocol::http::{Answer, RequestHead};
+use crate::shard::mailbox::Request;
+use crate::shard::outbox;
 use crate::shard::resources::Resources;
 use crate::shard::ring;
-use serde_json::json;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// What was built.
 const COMMIT: &str = match option_env!("DISPATCH_COMMIT") {
@@ -35,6 +40,8 @@ pub enum Report {
     Metrics,
     /// What each shard has and has counted.
     Shards,
+    /// What there was and was counted in the last minutes.
+    History,
     /// One page of a list.
     Page(Query),
     /// One port, driver or device.
@@ -61,6 +68,7 @@ impl Report {
             Endpoint::LogLevel if head.method == "PUT" => Report::SetLogLevel(log_filter(head)?),
             Endpoint::LogLevel => Report::LogLevel,
             Endpoint::Shards => Report::Shards,
+            Endpoint::History => Report::History,
             Endpoint::List(kind) if disconnects => {
                 Report::DisconnectAll(lists::query(kind, head.query, Purpose::Disconnect)?)
             }
@@ -89,10 +97,8 @@ impl Report {
                 Answer::json(200, serde_json::to_string(&statistics).unwrap_or_default())
             }
             Report::Metrics => metrics(resources, &count().await).await,
-            Report::Shards => {
-                let shards: Vec<_> = count().await.iter().map(shard_json).collect();
-                Answer::json(200, json!({ "shards": shards }).to_string())
-            }
+            Report::Shards => shards(resources, &count().await),
+            Report::History => history(resources).await,
         }
     }
 }
@@ -166,7 +172,46 @@ pub fn version() -> Answer {
     Answer::json(200, version.to_string())
 }
 
-fn shard_json(shard: &ShardCount) -> serde_json::Value {
+/// What each shard has, and beside it what a reader needs to make sense of it.
+fn shards(resources: &Resources, shards: &[ShardCount]) -> Answer {
+    let limits = resources.limits();
+    let is_draining = shards.iter().any(|shard| shard.is_draining);
+    let started = resources.shared.started;
+    let document = json!({
+        "state": if is_draining { "draining" } else { "serving" },
+        "started": started.since_epoch.as_secs(),
+        "uptime_seconds": started.at.elapsed().as_millis() as f64 / 1e3,
+        "limits": {
+            "driver_backlog_bytes": outbox::backlog_bytes_max(limits.outbox_bytes_max),
+            "driver_credit_bytes": limits.write_window_bytes_max,
+            "receive_buffers": limits.receive_buffers,
+        },
+        "time_bounds_seconds": BOUNDS_S,
+        "shards": shards.iter().map(shard_json).collect::<Vec<_>>(),
+    });
+    Answer::json(200, document.to_string())
+}
+
+/// The last minutes of all shards together, by name and then by time.
+async fn history(resources: &Resources) -> Answer {
+    let moments = history::merge(lists::ask_all(resources, |_, reply| Request::Recall { reply }).await);
+    let since_epoch = resources.shared.started.since_epoch.as_secs();
+    let column = |value: &dyn Fn(&Moment) -> u64| moments.iter().map(|(_, moment)| value(moment)).collect::<Vec<_>>();
+    let counts = Count::ALL.iter().zip(Count::NAMES);
+    let document = json!({
+        "times": moments.iter().map(|(step, _)| since_epoch + u64::from(step * STEP_S)).collect::<Vec<_>>(),
+        "sessions": column(&|moment| moment.sessions as u64),
+        "devices": column(&|moment| moment.devices as u64),
+        "counts": counts.map(|(count, name)| (name, column(&|moment| moment.counts.of(*count)))).collect::<BTreeMap<_, _>>(),
+    });
+    Answer::json(200, document.to_string())
+}
+
+fn times_json(times: &HistogramCount) -> Value {
+    json!({ "seconds": times.sum_ns as f64 / 1e9, "buckets": times.buckets })
+}
+
+fn shard_json(shard: &ShardCount) -> Value {
     json!({
         "shard": shard.shard,
         "sessions": shard.sessions,
@@ -176,6 +221,8 @@ fn shard_json(shard: &ShardCount) -> serde_json::Value {
         "buffers_out": shard.buffers_out,
         "buffers_lost": shard.buffers_lost,
         "buffer_waits": shard.buffer_waits,
+        "loop_turn": times_json(&shard.loop_turn),
+        "timer_lag": times_json(&shard.timer_lag),
         "counts": shard.counts.by_name(),
     })
 }

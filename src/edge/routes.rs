@@ -1,7 +1,7 @@
 //! What the API serves: one table, from which requests are routed, `-r` prints and the OpenAPI document is made.
 //!
 //! **Invariants.** A route that is not in the table cannot be reached; every route is under both base paths, and that of the
-//! metrics at the root as well, where scrapers look.
+//! metrics at the root as well, where scrapers look. Only the status page is at the root alone, where people look.
 //! **Not here.** What a route does (`api`).
 
 use crate::policy::listing::Kind;
@@ -11,12 +11,16 @@ use crate::policy::port_id::Transport;
 pub const BASE_PATHS: [&str; 2] = ["/api/server", "/api/dispatch/v1"];
 /// The path of the metrics, also without a base path.
 const METRICS_PATH: &str = "/metrics";
+/// The path of the status page, which is under no base path.
+const PAGE_PATH: &str = "/";
 /// Parts of a path that may stand for something.
 const PARTS_MAX: usize = 3;
 
 /// What a route does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Endpoint {
+    /// The status page.
+    Page,
     /// Joined drivers and connected devices a port.
     Statistics,
     /// That the daemon is alive.
@@ -27,6 +31,8 @@ pub enum Endpoint {
     Metrics,
     /// What each shard has and has counted.
     Shards,
+    /// What was counted in the last minutes.
+    History,
     /// A list, and disconnecting what a filter finds.
     List(Kind),
     /// One port, driver or device, and disconnecting it.
@@ -81,6 +87,13 @@ pub struct Route {
     pub summary: &'static str,
 }
 
+impl Route {
+    /// What metrics call it: its path, unless another route has the same one elsewhere.
+    pub fn label(&self) -> &'static str {
+        if self.endpoint == Endpoint::Page { "page" } else { self.path }
+    }
+}
+
 /// A route, and what the parts of its path stand for.
 #[derive(Debug)]
 pub struct Found<'a> {
@@ -102,8 +115,11 @@ const fn read_delete(endpoint: Endpoint, path: &'static str, summary: &'static s
     Route { methods: Methods::ReadDelete, ..read(endpoint, path, summary) }
 }
 
-/// Every route.
-pub const ROUTES: [Route; 16] = [
+/// The status page.
+static PAGE: Route = open(Endpoint::Page, PAGE_PATH, "The status page, for people");
+
+/// Every route under a base path.
+pub const ROUTES: [Route; 17] = [
     read(Endpoint::Statistics, "/", "Joined drivers and connected devices of every open port"),
     open(Endpoint::Health, "/healthz", "Whether the daemon is alive"),
     open(Endpoint::Version, "/version", "What version runs"),
@@ -113,6 +129,7 @@ pub const ROUTES: [Route; 16] = [
         "Everything that is counted, for Prometheus (--metrics-open: without a token)",
     ),
     read(Endpoint::Shards, "/shards", "What each shard has and has counted"),
+    read(Endpoint::History, "/history", "What there was and was counted in the last five minutes"),
     read(Endpoint::List(Kind::Ports), "/ports", "Open ports"),
     read(Endpoint::One(Kind::Ports), "/ports/{transport}/{port}", "One open port"),
     read_delete(Endpoint::List(Kind::Drivers), "/drivers", "Joined drivers; DELETE disconnects those that match"),
@@ -135,6 +152,9 @@ pub const ROUTES: [Route; 16] = [
 
 /// The route of a path; that of the statistics also without its slash.
 pub fn find(path: &str) -> Option<Found<'_>> {
+    if path == PAGE_PATH {
+        return Some(Found { route: &PAGE, parts: Vec::new() });
+    }
     let under_base = BASE_PATHS.iter().find_map(|base| path.strip_prefix(base));
     let rest = under_base.or((path == METRICS_PATH).then_some(path))?;
     let rest = if rest.is_empty() { "/" } else { rest };
@@ -159,7 +179,9 @@ fn parts<'a>(template: &str, path: &'a str) -> Option<Vec<&'a str>> {
 /// Every path that is served, with its route.
 pub fn paths() -> impl Iterator<Item = (String, &'static Route)> {
     let under = |base: &'static str| ROUTES.iter().map(move |route| (format!("{base}{}", route.path), route));
-    BASE_PATHS.into_iter().flat_map(under).chain(find(METRICS_PATH).map(|found| (METRICS_PATH.to_owned(), found.route)))
+    let at_root = [PAGE_PATH, METRICS_PATH].into_iter();
+    let at_root = at_root.filter_map(|path| Some((path.to_owned(), find(path)?.route)));
+    BASE_PATHS.into_iter().flat_map(under).chain(at_root)
 }
 
 /// The table as `-r` prints it.
@@ -207,7 +229,8 @@ mod tests {
         }
         assert_eq!(endpoint("/metrics"), Some(Endpoint::Metrics));
         assert!(find("/metrics/").is_none() && find("/healthz").is_none());
-        assert!(find("/").is_none() && find("").is_none());
+        assert_eq!(endpoint("/"), Some(Endpoint::Page));
+        assert!(find("").is_none() && find("//").is_none());
     }
 
     #[test]

@@ -260,6 +260,8 @@ pub struct PortCount {
 pub struct ShardCount {
     /// The shard.
     pub shard: usize,
+    /// Whether it has been told to stop.
+    pub is_draining: bool,
     /// Its open ports.
     pub ports: Vec<PortCount>,
     /// Sessions whose sockets it serves.

@@ -6,6 +6,7 @@ pub mod budget;
 pub mod counts;
 pub mod ending;
 pub mod histogram;
+pub mod history;
 pub mod limits;
 pub mod listing;
 pub mod metrics;

@@ -117,27 +117,29 @@ pub struct Answer {
     /// The status code.
     pub status: u16,
     /// Text, or nothing.
-    pub body: String,
+    pub body: Cow<'static, str>,
     /// What the text is.
     pub content_type: &'static str,
     /// The methods of an `Allow` line, for 405.
     pub allow: Option<&'static str>,
+    /// More lines of the head, each with its end.
+    pub lines: &'static str,
 }
 
 impl Answer {
     /// An answer with `body` as JSON.
     pub fn json(status: u16, body: String) -> Self {
-        Answer { status, body, content_type: "application/json", allow: None }
+        Answer { status, body: body.into(), content_type: "application/json", allow: None, lines: "" }
     }
 
     /// Appends the answer to `out`; `with_body` is [`Body::Omitted`] for HEAD, whose `Content-Length` stays that of GET.
     pub fn write(&self, out: &mut Vec<u8>, request_id: &str, connection: Connection, body: Body) {
-        let mut head = format!(
-            "HTTP/1.1 {} {}\r\nX-Request-ID: {request_id}\r\nContent-Length: {}\r\n",
-            self.status,
-            reason(self.status),
-            self.body.len()
-        );
+        let mut head =
+            format!("HTTP/1.1 {} {}\r\nX-Request-ID: {request_id}\r\n{}", self.status, reason(self.status), self.lines);
+        // That of a 304 would have to be what a 200 has (RFC 9110 section 8.6).
+        if self.status != 304 {
+            head.push_str(&format!("Content-Length: {}\r\n", self.body.len()));
+        }
         if !self.body.is_empty() {
             head.push_str(&format!("Content-Type: {}\r\n", self.content_type));
         }
@@ -202,6 +204,7 @@ fn split_target(target: &str) -> (&str, &str) {
 fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        304 => "Not Modified",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",

@@ -19,14 +19,26 @@ pub struct Ledger {
     pub since_s: u32,
     received_bytes: Cell<u64>,
     written_bytes: Cell<u64>,
+    waits: Cell<u64>,
+    dropped: Cell<u64>,
+    refused: Cell<u64>,
 }
 
 impl Ledger {
     /// That of a port which has just been opened.
     pub fn new(port: PortId, resources: Rc<Resources>) -> Rc<Self> {
         let since_s = resources.clock_s.get();
-        let (received_bytes, written_bytes) = (Cell::new(0), Cell::new(0));
-        Rc::new(Ledger { port, resources, since_s, received_bytes, written_bytes })
+        let none = || Cell::new(0);
+        Rc::new(Ledger {
+            port,
+            resources,
+            since_s,
+            received_bytes: none(),
+            written_bytes: none(),
+            waits: none(),
+            dropped: none(),
+            refused: none(),
+        })
     }
 
     /// A device has sent bytes.
@@ -39,6 +51,39 @@ impl Ledger {
     pub fn written(&self, bytes: u64) {
         self.resources.counts.add(Count::DeviceBytesWritten, bytes);
         self.written_bytes.set(self.written_bytes.get() + bytes);
+    }
+
+    /// A device waits for a driver.
+    pub fn waited(&self) {
+        self.resources.counts.one(Count::OutboxWaits);
+        self.waits.set(self.waits.get() + 1);
+    }
+
+    /// So many writes or datagrams were dropped, for what `count` says.
+    pub fn dropped(&self, count: Count, amount: u64) {
+        self.resources.counts.add(count, amount);
+        self.dropped.set(self.dropped.get() + amount);
+    }
+
+    /// A device or a datagram was refused, for what `count` says.
+    pub fn refused(&self, count: Count) {
+        self.resources.counts.one(count);
+        self.refused.set(self.refused.get() + 1);
+    }
+
+    /// Times that a device waited for a driver.
+    pub fn waits_count(&self) -> u64 {
+        self.waits.get()
+    }
+
+    /// Writes and datagrams that were dropped.
+    pub fn dropped_count(&self) -> u64 {
+        self.dropped.get()
+    }
+
+    /// Devices and datagrams that were refused.
+    pub fn refused_count(&self) -> u64 {
+        self.refused.get()
     }
 
     /// Bytes that devices have sent.

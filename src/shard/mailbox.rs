@@ -6,6 +6,7 @@
 
 use crate::policy::counts::ShardCount;
 use crate::policy::ending::JoinRefusal;
+use crate::policy::history::Moment;
 use crate::policy::listing::{Kind, Page, Query, RowOf};
 use crate::policy::port_id::PortId;
 use crate::policy::roster::SessionId;
@@ -58,6 +59,11 @@ pub enum Request {
     Count {
         /// Where to.
         reply: oneshot::Sender<ShardCount>,
+    },
+    /// Tell what there was in the last minutes.
+    Recall {
+        /// Where to.
+        reply: oneshot::Sender<Vec<(u32, Moment)>>,
     },
     /// Find the rows of a page.
     Survey {

@@ -121,6 +121,7 @@ impl Shard {
             }
             // Whoever asked may have gone.
             Request::Count { reply } => drop(reply.send(self.count())),
+            Request::Recall { reply } => drop(reply.send(self.resources.history.borrow().held())),
             Request::Survey { .. } | Request::Gather { .. } | Request::Disconnect { .. } => self.look_through(request),
             Request::Settle { reply } => self.settle(reply),
             Request::Drain { reply } => self.drain(reply),
@@ -266,6 +267,7 @@ impl Shard {
         let requests = resources.requests.borrow();
         ShardCount {
             shard: resources.shard,
+            is_draining: self.is_draining(),
             ports,
             sessions: resources.sessions.get(),
             devices: resources.devices.get(),

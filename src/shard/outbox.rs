@@ -11,7 +11,7 @@ use crate::protocol::frame;
 use crate::protocol::message::Encode;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 /// Chunks of an outbox: the open one, one in the channel, one being sent.
@@ -34,25 +34,55 @@ pub struct Inbox {
     backlog: Backlog,
 }
 
-/// Bytes of the chunks that have left the port and that the session has not sent. Clones are the same number.
+/// Bytes of the chunks that have left the port and that the session has not sent, and whether and how often there was no
+/// room.
+/// Clones are the same numbers.
 #[derive(Debug, Clone, Default)]
-pub struct Backlog(Arc<AtomicUsize>);
+pub struct Backlog(Arc<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    bytes: AtomicUsize,
+    is_full: AtomicBool,
+    times: AtomicU64,
+}
 
 impl Backlog {
     /// The number at this moment.
     pub fn bytes(&self) -> usize {
-        // Relaxed, here and below: the number guards no other memory.
-        self.0.load(Ordering::Relaxed)
+        // Relaxed, here and below: the numbers guard no other memory.
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether there was no room since a chunk last left the port.
+    pub fn is_full(&self) -> bool {
+        self.0.is_full.load(Ordering::Relaxed)
+    }
+
+    /// How often something had to wait, or was dropped, as the outbox was full.
+    pub fn waits(&self) -> u64 {
+        self.0.times.load(Ordering::Relaxed)
     }
 
     /// A chunk of so many bytes has been sent.
     pub fn sent(&self, bytes: usize) {
-        self.0.fetch_sub(bytes, Ordering::Relaxed);
+        self.0.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     fn left_port(&self, bytes: usize) {
-        self.0.fetch_add(bytes, Ordering::Relaxed);
+        self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.0.is_full.store(false, Ordering::Relaxed);
     }
+
+    fn had_no_room(&self) {
+        self.0.times.fetch_add(1, Ordering::Relaxed);
+        self.0.is_full.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The most that a [`Backlog`] usually is: an outbox of `bytes_max` but for its open chunk, which is the port's.
+pub fn backlog_bytes_max(bytes_max: usize) -> usize {
+    bytes_max / CHUNKS * (CHUNKS - 1)
 }
 
 /// Both ends of an outbox that holds about `bytes_max` at most.
@@ -80,6 +110,7 @@ impl Inbox {
 pub struct Subscription {
     session: SessionId,
     module: Option<Arc<str>>,
+    backlog: Backlog,
     chunk_bytes_max: usize,
     open: RefCell<Vec<u8>>,
     /// Bytes of the chunk before, which the next is made as large as.
@@ -121,6 +152,7 @@ impl Subscription {
         let subscription = std::rc::Rc::new(Subscription {
             session,
             module,
+            backlog: outbox.backlog.clone(),
             chunk_bytes_max: outbox.chunk_bytes_max,
             open: RefCell::new(Vec::new()),
             chunk_bytes_before: Cell::new(CHUNK_BYTES_MIN),
@@ -155,7 +187,11 @@ impl Subscription {
         if self.phase.get() != Phase::Open {
             return Appended::Closed;
         }
-        if self.waiting.get() > 0 || !self.put(message) { Appended::Full } else { Appended::Yes }
+        if self.waiting.get() == 0 && self.put(message) {
+            return Appended::Yes;
+        }
+        self.backlog.had_no_room();
+        Appended::Full
     }
 
     /// Appends `message`, waiting for room in the order of asking. False once the session has left.

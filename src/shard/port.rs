@@ -239,7 +239,7 @@ impl Port {
                 done
             };
             if !done {
-                self.resources().counts.one(dropped);
+                self.ledger.dropped(dropped, 1);
             } else if let Some(copy) = copy {
                 self.tell_taps(session, name, &copy);
             }
@@ -286,12 +286,12 @@ impl Port {
         let source = remote.ip();
         let counts = &self.resources().counts;
         if self.roster.borrow().accepting(source).next().is_none() {
-            counts.one(Count::DevicesRefusedSource);
+            self.ledger.refused(Count::DevicesRefusedSource);
             return self.refuse(source, DeviceRefusal::Source);
         }
         let limits = self.resources().limits();
         if self.devices.borrow().len() >= limits.devices_per_port_max {
-            counts.one(Count::DevicesRefusedLimit);
+            self.ledger.refused(Count::DevicesRefusedLimit);
             return self.refuse(source, DeviceRefusal::Limit);
         }
         // Not before: an audience is released by its device.
@@ -378,7 +378,7 @@ impl Port {
     }
 
     fn count_drops(&self, socket: &PortSocket) {
-        self.resources().counts.add(Count::DatagramsDroppedKernel, socket.new_drops());
+        self.ledger.dropped(Count::DatagramsDroppedKernel, socket.new_drops());
     }
 
     fn stop_sockets(&self, which: impl Fn(Family) -> bool) {

@@ -36,6 +36,8 @@ pub struct Presence {
     pub window: Window,
     /// What waits to be sent to it.
     pub backlog: Backlog,
+    /// How often its writes waited for a device.
+    pub credit_waits: Cell<u64>,
     /// Ends it; set once the session is there.
     pub end: OnceCell<Box<dyn Fn()>>,
 }
@@ -60,7 +62,15 @@ impl Presence {
             written_bytes: self.written_bytes.get(),
             backlog_bytes: self.backlog.bytes(),
             credit_bytes: self.window.used_bytes(),
+            outbox_is_full: self.backlog.is_full(),
+            outbox_waits: self.backlog.waits(),
+            credit_waits: self.credit_waits.get(),
         }
+    }
+
+    /// Its writes wait for a device.
+    pub fn waited_for_credit(&self) {
+        self.credit_waits.set(self.credit_waits.get() + 1);
     }
 
     /// Its driver has sent bytes.

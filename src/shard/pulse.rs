@@ -1,8 +1,9 @@
 //! The pulse of a shard: a clock that is cheap to read, and how promptly the shard's loop comes round.
 //!
 //! **Invariants.** The clock never goes back, and is late by a beat and the lag of its timer at most.
-//! **Not here.** What the times are used for.
+//! **Not here.** What the times are used for, and which moments are held (`policy::history`).
 
+use crate::policy::history::Moment;
 use crate::shard::resources::Resources;
 use crate::shard::ring;
 use std::rc::Rc;
@@ -18,8 +19,18 @@ pub async fn beat(resources: Rc<Resources>) {
         tokio::time::sleep_until(due.into()).await;
         let woken = Instant::now();
         resources.clock_s.set(u32::try_from((woken - resources.shared.started.at).as_secs()).unwrap_or(u32::MAX));
+        remember(&resources);
         resources.timer_lag.observe(woken.saturating_duration_since(due));
         ring::turn().await;
         resources.loop_turn.observe(woken.elapsed());
     }
+}
+
+/// Takes what the shard has and has counted, where a step has passed.
+fn remember(resources: &Resources) {
+    resources.history.borrow_mut().take(resources.clock_s.get(), || Moment {
+        sessions: resources.sessions.get(),
+        devices: resources.devices.get(),
+        counts: resources.counts.taken(),
+    });
 }

@@ -7,6 +7,7 @@ use crate::policy::access::Access;
 use crate::policy::budget::Budget;
 use crate::policy::counts::Counts;
 use crate::policy::histogram::Histogram;
+use crate::policy::history::History;
 use crate::policy::limits::Limits;
 use crate::policy::metrics::{Observation, ProcessCount};
 use crate::policy::port_id::PortId;
@@ -114,6 +115,8 @@ pub struct Resources {
     pub pool: Pool,
     /// Seconds since the start, as of the last beat: a clock that costs nothing to read.
     pub clock_s: Cell<u32>,
+    /// What there was in the last minutes.
+    pub history: RefCell<History>,
     /// How late timers are.
     pub timer_lag: Histogram,
     /// How long a turn of the loop takes.
@@ -163,6 +166,7 @@ impl Resources {
             taps: Taps::default(),
             pool,
             clock_s: Cell::new(0),
+            history: RefCell::default(),
             timer_lag: Histogram::default(),
             loop_turn: Histogram::default(),
             requests: RefCell::default(),

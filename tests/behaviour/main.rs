@@ -19,6 +19,7 @@ mod join_sources;
 mod limits;
 mod lists;
 mod metrics;
+mod page;
 mod refused;
 mod stories;
 mod tap;

@@ -5,6 +5,7 @@
 
 mod schemas;
 
+use crate::edge::page;
 use crate::edge::routes::{self, Endpoint, Methods, Route};
 use crate::policy::listing::{Kind, Order, PAGE_ROWS, PAGE_ROWS_MAX, VALUE_BYTES_MAX};
 use crate::protocol::exposition;
@@ -113,6 +114,12 @@ fn responses(route: &Route, method: &str) -> Map<String, Value> {
             let content = json!({ exposition::CONTENT_TYPE: { "schema": { "type": "string" } } });
             responses.insert("200".into(), json!({ "description": "The metrics", "content": content }));
         }
+        Endpoint::Page => {
+            let content = json!({ page::CONTENT_TYPE: { "schema": { "type": "string" } } });
+            responses.insert("200".into(), json!({ "description": "The page", "content": content }));
+            responses.insert("304".into(), json!({ "description": "It is as `If-None-Match` says" }));
+        }
+        Endpoint::History => drop(responses.insert("200".into(), answer("The last minutes", "History"))),
         Endpoint::Shards => drop(responses.insert("200".into(), answer("The shards", "Shards"))),
         Endpoint::List(kind) => {
             responses.insert("400".into(), answer("A parameter is bad or not known", "ParameterError"));

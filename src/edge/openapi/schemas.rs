@@ -10,6 +10,23 @@ use serde_json::{Map, Value, json};
 const REMOTE_COUNTS: [&str; 7] =
     ["id", "remote_port", "since", "last_seen", "bytes_received", "bytes_written", "backlog_bytes"];
 
+/// Numbers of shards.
+const SHARD_NUMBERS: [&str; 8] =
+    ["shard", "sessions", "ports", "devices", "tasks", "buffers_out", "buffers_lost", "buffer_waits"];
+/// Numbers of ports.
+const PORT_NUMBERS: [&str; 10] = [
+    "shard",
+    "since",
+    "drivers",
+    "devices",
+    "bytes_received",
+    "bytes_written",
+    "backlog_bytes",
+    "waits",
+    "dropped",
+    "refused",
+];
+
 /// The schema of a row.
 pub fn row_of(kind: Kind) -> &'static str {
     match kind {
@@ -45,6 +62,13 @@ fn row(numbers: &[&str], texts: &[&str]) -> Value {
     json!({ "type": "object", "required": required, "additionalProperties": false, "properties": properties })
 }
 
+fn driver() -> Value {
+    let numbers = [REMOTE_COUNTS.as_slice(), &["credit_bytes", "outbox_waits", "credit_waits"]].concat();
+    let mut driver = row(&numbers, &["address", "accept", "module"]);
+    driver["properties"]["outbox_full"] = json!({ "type": "boolean" });
+    driver
+}
+
 fn refusal() -> Value {
     json!({
         "type": "object",
@@ -75,11 +99,38 @@ fn page(row: &str) -> Value {
     })
 }
 
+fn shards() -> Value {
+    let count = json!({ "type": "integer", "minimum": 0 });
+    let by_name = json!({ "type": "object", "additionalProperties": count });
+    let times = json!({
+        "type": "object",
+        "required": ["seconds", "buckets"],
+        "properties": { "seconds": { "type": "number" }, "buckets": { "type": "array", "items": count } }
+    });
+    let mut properties: Map<String, Value> = SHARD_NUMBERS.iter().map(|name| ((*name).into(), count.clone())).collect();
+    properties.insert("loop_turn".into(), times.clone());
+    properties.insert("timer_lag".into(), times);
+    properties.insert("counts".into(), by_name.clone());
+    let required: Vec<&String> = properties.keys().collect();
+    let shard = json!({ "type": "object", "required": required, "properties": properties });
+    json!({
+        "type": "object",
+        "required": ["state", "started", "uptime_seconds", "limits", "time_bounds_seconds", "shards"],
+        "properties": {
+            "state": { "type": "string", "enum": ["serving", "draining"] },
+            "started": count, "uptime_seconds": { "type": "number", "minimum": 0 }, "limits": by_name,
+            "time_bounds_seconds": { "type": "array", "items": { "type": "number" } },
+            "shards": { "type": "array", "items": shard }
+        }
+    })
+}
+
 /// Every schema by name.
 pub fn schemas() -> Value {
     let text = json!({ "type": "string" });
     let count = json!({ "type": "integer", "minimum": 0 });
     let by_port = json!({ "type": "object", "additionalProperties": count });
+    let numbers = json!({ "type": "array", "items": count });
     json!({
         "Error": { "type": "object", "required": ["error"], "properties": { "error": text } },
         "ParameterError": {
@@ -99,8 +150,8 @@ pub fn schemas() -> Value {
                 "service": text, "commit": text, "version": text, "build_time": text, "platform_version": text
             }
         },
-        "Port": row(&["shard", "since", "drivers", "devices", "bytes_received", "bytes_written", "backlog_bytes"], &[]),
-        "Driver": row(&[REMOTE_COUNTS.as_slice(), &["credit_bytes"]].concat(), &["address", "accept", "module"]),
+        "Port": row(&PORT_NUMBERS, &[]),
+        "Driver": driver(),
         "Device": row(&REMOTE_COUNTS, &["address"]),
         "Ports": page("Port"),
         "Drivers": page("Driver"),
@@ -114,17 +165,14 @@ pub fn schemas() -> Value {
         "Mismatch": {
             "type": "object", "required": ["error", "matching"], "properties": { "error": text, "matching": count }
         },
-        "Shards": {
+        "Shards": shards(),
+        "History": {
             "type": "object",
-            "required": ["shards"],
-            "properties": { "shards": { "type": "array", "items": {
-                "type": "object",
-                "required": ["shard", "sessions", "ports", "devices", "tasks", "buffers_out", "buffers_lost", "buffer_waits", "counts"],
-                "properties": {
-                    "shard": count, "sessions": count, "ports": count, "devices": count, "tasks": count,
-                    "buffers_out": count, "buffers_lost": count, "buffer_waits": count, "counts": by_port
-                }
-            } } }
+            "required": ["times", "sessions", "devices", "counts"],
+            "properties": {
+                "times": numbers, "sessions": numbers, "devices": numbers,
+                "counts": { "type": "object", "additionalProperties": numbers }
+            }
         }
     })
 }

@@ -111,6 +111,7 @@ impl Session {
             written_bytes: Cell::new(0),
             window: window.clone(),
             backlog: inbox.backlog().clone(),
+            credit_waits: Cell::new(0),
             end: OnceCell::new(),
         });
         if !place.is_tap() {

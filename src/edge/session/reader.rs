@@ -189,6 +189,7 @@ impl Session {
         let limit = self.resources.limits().credit_wait_max;
         if waited.is_zero() {
             self.resources.counts.one(Count::CreditWaits);
+            self.presence.waited_for_credit();
         }
         let began_at = Instant::now();
         let free = tokio::time::timeout(WAIT_STEP, self.window.freed(cost)).await;

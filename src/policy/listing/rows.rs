@@ -29,6 +29,12 @@ pub struct PortRow {
     pub written_bytes: u64,
     /// Bytes that wait at the port for drivers.
     pub backlog_bytes: usize,
+    /// Times that a device waited for a driver.
+    pub waits: u64,
+    /// Writes and datagrams that were dropped.
+    pub dropped: u64,
+    /// Devices and datagrams that were refused.
+    pub refused: u64,
 }
 
 /// A driver's session.
@@ -56,6 +62,12 @@ pub struct DriverRow {
     pub backlog_bytes: usize,
     /// Write credit that it has in use.
     pub credit_bytes: usize,
+    /// Whether its outbox has no room, so that its devices wait.
+    pub outbox_is_full: bool,
+    /// Times that its outbox had no room.
+    pub outbox_waits: u64,
+    /// Times that its writes waited for a device.
+    pub credit_waits: u64,
 }
 
 /// A connected device.

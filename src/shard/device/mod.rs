@@ -246,7 +246,7 @@ impl Device {
         if waiting.is_empty() {
             return None;
         }
-        counts.one(Count::OutboxWaits);
+        self.ledger.waited();
         // The buffer goes back before the wait: a slow driver must not keep the shard's buffers from others.
         Some((data.to_vec(), waiting))
     }

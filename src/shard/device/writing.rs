@@ -142,7 +142,7 @@ impl Device {
             FlushFor::End => self.abort(DeviceEnd::Stalled),
             FlushFor::Left(session) => {
                 let dropped = self.queue.borrow_mut().as_mut().map_or(0, |queue| queue.drop_writes_of(session));
-                self.resources().counts.add(Count::WritesDropped, dropped as u64);
+                self.ledger.dropped(Count::WritesDropped, dropped as u64);
             }
         }
     }
