@@ -22,15 +22,18 @@ const OTHER_SENTENCES: [&str; 10] = [
     "protocol/http.rs",
     "shard/ring/mod.rs",
 ];
-/// Sentences that are no messages: the version, a content type, reasons of lints, and what a debug build checks.
-const NO_MESSAGES: [&str; 5] = [
+/// Sentences that are no messages: the version, a content type, reasons of lints, what a debug build checks, and how an
+/// encrypted key begins.
+const NO_MESSAGES: [&str; 7] = [
     "dispatch v",
     "text/plain; version=0.0.4; charset=utf-8",
     "no shard runs in this program",
     "nothing runs on this thread yet",
     "a datagram larger than UDP carries",
+    "ENCRYPTED PRIVATE KEY",
+    "Proc-Type: 4,ENCRYPTED",
 ];
-const GUIDES: [&str; 4] = ["operating", "tuning", "troubleshooting", "drivers"];
+const GUIDES: [&str; 5] = ["operating", "tuning", "troubleshooting", "drivers", "tls"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -160,7 +163,7 @@ fn every_start_error_and_refusal_is_under_troubleshooting() {
     let troubleshooting = guide("troubleshooting");
     for path in [
         "config/error.rs",
-        "server.rs",
+        "server/mod.rs",
         "logging.rs",
         "edge/api.rs",
         "edge/join.rs",
@@ -173,7 +176,7 @@ fn every_start_error_and_refusal_is_under_troubleshooting() {
     ] {
         let code = code(&read(&format!("src/{path}")));
         // Of logs and threads is what stands behind the errors of `server` and `logging`.
-        let code = if path == "server.rs" { code.split("enum Event").next().unwrap() } else { &code };
+        let code = if path == "server/mod.rs" { code.split("enum Event").next().unwrap() } else { &code };
         let told = literals(code).into_iter().filter(|literal| is_sentence(literal));
         for literal in told {
             assert!(is_said(&troubleshooting, &literal), "{path}: {literal}");
@@ -250,12 +253,13 @@ fn every_limit_is_among_those_that_are_explained() {
 #[test]
 fn a_setting_that_is_named_exists() {
     /// Flags of other programs, of `listen` and `tap`, and of `scripts/bare-metal`.
-    const OTHERS: [&str; 11] = [
+    const OTHERS: [&str; 12] = [
         "--device",
         "--driver",
         "--pcap",
         "--help",
         "--url",
+        "--ca",
         "--json",
         "--experimental-websocket",
         "--apply",

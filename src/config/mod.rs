@@ -13,6 +13,7 @@ mod memory;
 mod parse;
 mod secret;
 mod settings;
+mod tls;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -21,16 +22,17 @@ use std::net::SocketAddr;
 use clap::FromArgMatches;
 use clap::error::ErrorKind;
 
-pub use self::arguments::{ListenArguments, Switch, TapArguments};
+pub use self::arguments::{DaemonArguments, ListenArguments, Switch, TapArguments};
 pub use self::environment::{Environment, Origin};
 pub use self::error::ConfigError;
-pub use self::http_url::HttpUrl;
+pub use self::http_url::{HttpUrl, Scheme};
 pub use self::memory::{devices_max, handshakes_max};
 pub use self::secret::{DaemonSecrets, Secret, SecretStrength};
 pub use self::settings::{Setting, settings, settings_table};
+pub use self::tls::{TlsConfig, TlsFiles};
 
 use self::arguments::{Arguments, Command, resolve};
-use self::parse::{from_environment, help, refusal, with_environment, without_environment, without_repeated_name};
+use self::parse::{from_environment, help, refusal, without_environment, without_repeated_name};
 use self::secret::{find_daemon_secrets, find_secret};
 use crate::logging::LogFormat;
 use crate::policy::access::Access;
@@ -42,6 +44,8 @@ use crate::policy::metrics::Observation;
 pub struct Config {
     /// Where drivers reach the API.
     pub api_address: SocketAddr,
+    /// Where they reach it with TLS, and how; `None` where they do not.
+    pub tls: Option<TlsConfig>,
     /// Shards to run; at least 1.
     pub shards: usize,
     /// Whether their threads are pinned.
@@ -168,11 +172,18 @@ fn action(arguments: &Arguments, environment: &Environment) -> Result<Option<Inv
 fn check(arguments: &Arguments, environment: &Environment) -> Result<Config, ConfigError> {
     let production = arguments.logging.environment.trim() == "production";
     let secrets = find_daemon_secrets(environment, production)?;
-    let limits = limit_arguments::limits(&arguments.drivers, &arguments.devices, &arguments.memory, &arguments.ring);
+    let limits = limit_arguments::limits(
+        &arguments.drivers,
+        &arguments.devices,
+        &arguments.memory,
+        &arguments.ring,
+        arguments.tls.tls_handshake_ms_max,
+    );
     check_together(&limits)?;
     let host = &arguments.listening.host;
     let api_address = resolve(host, arguments.listening.port)
         .map_err(|reason| contradiction("host", format!("{host:?} is no address of this machine: {reason}")))?;
+    let tls = arguments.tls.check(&arguments.listening)?;
     let shards = match arguments.shards.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         set => set,
@@ -189,12 +200,14 @@ fn check(arguments: &Arguments, environment: &Environment) -> Result<Config, Con
             sources: arguments.access.allow_sources.clone(),
             udp_egress: arguments.access.udp_egress,
             api_port: arguments.listening.port,
+            api_tls_port: tls.as_ref().map(|tls| tls.address.port()),
         },
         observation: Observation {
             metrics_open: arguments.metrics.metrics_open == Switch::On,
             port_series: arguments.metrics.metrics_ports == Switch::On,
         },
         limits,
+        tls,
     })
 }
 
@@ -216,10 +229,7 @@ fn check_together(limits: &Limits) -> Result<(), ConfigError> {
 }
 
 fn contradiction(id: &str, reason: String) -> ConfigError {
-    let command = with_environment();
-    let setting =
-        command.get_arguments().find(|argument| argument.get_id() == id).map_or_else(String::new, settings::name);
-    ConfigError::Contradiction { setting, reason }
+    ConfigError::Contradiction { setting: settings::name_of(id), reason }
 }
 
 #[cfg(test)]

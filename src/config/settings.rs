@@ -9,6 +9,7 @@ use clap::{Arg, Command, CommandFactory};
 
 use super::arguments::Arguments;
 use super::environment::{SECRETS_PATH_DEFAULT, SECRETS_PATH_VARIABLE};
+use super::parse::with_environment;
 use super::secret::{NEXT_SECRET_VARIABLES, SECRET_VARIABLES};
 
 /// One setting of the daemon.
@@ -86,6 +87,12 @@ pub(super) fn name(argument: &Arg) -> String {
     }
 }
 
+/// The same of the setting whose argument has this id.
+pub(super) fn name_of(id: &str) -> String {
+    let command = with_environment();
+    command.get_arguments().find(|argument| argument.get_id() == id).map_or_else(String::new, name)
+}
+
 /// The variable of a setting; `None` for an action.
 pub(super) fn variable(argument: &Arg) -> Option<&str> {
     argument.get_env()?.to_str()
@@ -107,7 +114,8 @@ fn setting(argument: &Arg) -> Option<Setting> {
     let short = argument.get_short().map_or_else(String::new, |short| format!("-{short}, "));
     let default = argument.get_default_values().first().map(|value| value.to_string_lossy().into_owned());
     let default = match default.as_deref() {
-        None | Some("") => "by `SG_ENV`".to_owned(),
+        None => String::new(),
+        Some("") => "by `SG_ENV`".to_owned(),
         Some(default) => match unit {
             "BYTES" => format!("{default} bytes"),
             "MS" => format!("{default} ms"),

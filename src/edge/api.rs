@@ -7,6 +7,7 @@ use crate::edge::answers::{error, refused};
 use crate::edge::door::{Caller, Door, Refused};
 use crate::edge::handshakes::{Handshake, Handshakes};
 use crate::edge::join::{JoinRequest, Joins, SessionRequest};
+use crate::edge::line::{Entrance, Line};
 use crate::edge::page;
 use crate::edge::reports::{self, Report};
 use crate::edge::routes::{self, Endpoint};
@@ -15,9 +16,8 @@ use crate::policy::token::{self, Token};
 use crate::protocol::http::{Answer, Body, Connection, HeadError, RequestHead};
 use crate::shard::accept;
 use crate::shard::resources::Resources;
-use crate::shard::ring::{self, Listener, Receipt, Sent, Stream, Timer};
-use bytes::Bytes;
-use std::net::{IpAddr, Shutdown, SocketAddr};
+use crate::shard::ring::{self, Listener, Receipt, Stream, Timer};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -71,23 +71,29 @@ impl Api {
     }
 
     /// Accepts connections until the listener is stopped.
-    pub async fn serve(self: Rc<Self>, listener: Rc<Listener>) {
+    pub async fn serve(self: Rc<Self>, listener: Rc<Listener>, entrance: Entrance) {
         while let Some((stream, peer)) = accept::next(&listener, &self.resources).await {
             let remote = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-            ring::spawn(self.clone().converse(stream, remote));
+            ring::spawn(self.clone().converse(stream, remote, entrance));
         }
     }
 
-    /// Answers the requests of one connection in turn.
-    async fn converse(self: Rc<Self>, stream: Stream, remote: SocketAddr) {
-        let remote_ip = remote.ip();
+    async fn converse(self: Rc<Self>, stream: Stream, remote: SocketAddr, entrance: Entrance) {
         if stream.set_nodelay().is_err() {
             return;
         }
-        let mut waiting = Some(self.handshakes.begin(&stream));
-        let mut bytes = Vec::new();
+        let waiting = self.handshakes.begin(&stream);
+        if let Some((line, first)) = Line::open(stream, remote, entrance, &self.resources).await {
+            self.answer(line, first, waiting).await;
+        }
+    }
+
+    /// Answers the requests of one connection in turn. `bytes` is what was received of it.
+    async fn answer(&self, line: Line, mut bytes: Vec<u8>, waiting: Handshake) {
+        let remote_ip = line.remote.ip();
+        let mut waiting = Some(waiting);
         let ending = loop {
-            let turn = match self.next_request(&stream, remote_ip, &mut bytes, waiting.as_mut()).await {
+            let turn = match self.next_request(&line, &mut bytes, waiting.as_mut()).await {
                 Ok(turn) => turn,
                 Err(NoHead::Gone) => return,
                 Err(NoHead::Refused(answer)) => {
@@ -104,12 +110,12 @@ impl Api {
                 Asked::Session(request) => {
                     // It is a session's from here on, or else answered at once.
                     waiting = None;
-                    match self.joins.admit(request, remote, &request_id).await {
+                    match self.joins.admit(request, &line, &request_id).await {
                         Ok(ready) => {
-                            let sent = self.send(&stream, ready.upgrade(&request_id)).await;
+                            let sent = line.send(ready.upgrade(&request_id), &self.resources).await;
                             self.resources.answered(route, began_at.elapsed());
                             if sent {
-                                ready.serve(stream, self.resources.clone(), bytes).await;
+                                ready.serve(line, self.resources.clone(), bytes).await;
                             }
                             return;
                         }
@@ -124,41 +130,27 @@ impl Api {
                 self.resources.answered(route, began_at.elapsed());
                 break out;
             }
-            let sent = self.send(&stream, out).await;
+            let sent = line.send(out, &self.resources).await;
             self.resources.answered(route, began_at.elapsed());
             if !sent {
                 return;
             }
-            waiting.get_or_insert_with(|| self.handshakes.begin(&stream));
+            waiting.get_or_insert_with(|| self.handshakes.begin(&line.stream));
         };
-        if self.send(&stream, ending).await {
-            stream.shutdown(Shutdown::Write);
-            let limits = self.resources.limits();
-            stream.linger(&self.resources.pool, limits.linger_time_max, limits.linger_time_max).await;
+        if line.send(ending, &self.resources).await {
+            line.end(&self.resources).await;
         }
-    }
-
-    /// Sends an answer, for as long as a head may take; a peer that does not read it is let go.
-    async fn send(&self, stream: &Stream, out: Vec<u8>) -> bool {
-        let slow = stream.clone();
-        let time = self.resources.limits().request_head_time_max;
-        let _deadline = Timer::spawn(async move {
-            tokio::time::sleep(time).await;
-            slow.abandon_send();
-        });
-        matches!(stream.send_all(Bytes::from(out), |_| {}).await, Ok(Sent::Whole))
     }
 
     /// Reads until `bytes` begins with a whole head, and finds out what it asks for.
     async fn next_request(
         &self,
-        stream: &Stream,
-        remote_ip: IpAddr,
+        line: &Line,
         bytes: &mut Vec<u8>,
         waiting: Option<&mut Handshake>,
     ) -> Result<Turn, NoHead> {
         let limits = self.resources.limits();
-        let deadline = Timer::interrupt_after(limits.request_head_time_max, stream);
+        let deadline = Timer::interrupt_after(limits.request_head_time_max, &line.stream);
         let mut unseen = 0;
         let mut memory = None;
         loop {
@@ -177,7 +169,7 @@ impl Api {
                 match RequestHead::parse(bytes) {
                     Ok(Some(head)) if head.head_bytes <= limits.request_head_bytes_max => {
                         drop(deadline);
-                        return Ok(self.turn(&head, remote_ip, waiting).await);
+                        return Ok(self.turn(&head, line, waiting).await);
                     }
                     Ok(Some(_)) => return Err(NoHead::Refused(error(431, "request head over the size limit"))),
                     Ok(None) => {}
@@ -191,8 +183,11 @@ impl Api {
                 return Err(NoHead::Refused(error(431, "request head over the size limit")));
             }
             unseen = bytes.len();
-            match stream.receive(&self.resources.pool).await {
-                Ok(Receipt::Data(data)) => bytes.extend_from_slice(&data),
+            match line.stream.receive(&self.resources.pool).await {
+                Ok(Receipt::Data(data)) => match line.cipher.open(&data) {
+                    Ok(opened) if !opened.has_ended => bytes.extend_from_slice(&opened.data),
+                    _ => return Err(NoHead::Gone),
+                },
                 Ok(Receipt::Interrupted) if !bytes.is_empty() => {
                     return Err(NoHead::Refused(error(408, "request head took too long")));
                 }
@@ -201,14 +196,14 @@ impl Api {
         }
     }
 
-    async fn turn(&self, head: &RequestHead<'_>, remote_ip: IpAddr, waiting: Option<&mut Handshake>) -> Turn {
+    async fn turn(&self, head: &RequestHead<'_>, line: &Line, waiting: Option<&mut Handshake>) -> Turn {
         let began_at = Instant::now();
         let request_id = head.request_id().map_or_else(new_request_id, str::to_owned);
         let has_body = head.has_body();
         let asked = if has_body {
             Asked::Answer(error(413, "a request body is not taken"))
         } else {
-            self.route(head, remote_ip, &request_id, waiting).await.unwrap_or_else(Asked::Answer)
+            self.route(head, line, &request_id, waiting).await.unwrap_or_else(Asked::Answer)
         };
         let is_sent_away = matches!(&asked, Asked::Answer(answer) if answer.status == 429);
         let keeps = head.keeps_alive() && !has_body && !is_sent_away;
@@ -230,7 +225,7 @@ impl Api {
     async fn route(
         &self,
         head: &RequestHead<'_>,
-        remote_ip: IpAddr,
+        line: &Line,
         request_id: &str,
         waiting: Option<&mut Handshake>,
     ) -> Result<Asked, Answer> {
@@ -243,7 +238,8 @@ impl Api {
         if route.needs_token && !is_open {
             let parameter = head.parameter("bearer_token");
             let presented = token::presented(head.raw_header("authorization"), parameter.as_deref());
-            let caller = Caller { presented, remote_ip, request_id };
+            let Line { remote, server_port, .. } = *line;
+            let caller = Caller { presented, remote_ip: remote.ip(), server_port, request_id };
             self.door.let_in(caller, waiting).await.map_err(|refused| match refused {
                 Refused::WrongToken => error(401, "invalid authorisation token"),
                 Refused::TooManyFailed => error(429, "too many failed tokens from this address"),

@@ -32,6 +32,8 @@ pub struct Caller<'a> {
     pub presented: &'a str,
     /// Its address, in canonical form.
     pub remote_ip: IpAddr,
+    /// The port of the API that it came to.
+    pub server_port: u16,
     /// Its id, for the log.
     pub request_id: &'a str,
 }
@@ -91,11 +93,10 @@ impl Door {
     }
 
     fn refuse(&self, caller: Caller<'_>, refused: Refused) -> Refused {
-        let Caller { remote_ip, request_id, .. } = caller;
+        let Caller { remote_ip, server_port, request_id, .. } = caller;
         let reason = refused.name();
         self.resources.refused(refusals::Refused::Token, remote_ip, None, reason);
         if let Some(left_out) = self.refused_log.pass(remote_ip) {
-            let server_port = self.resources.shared.access.api_port;
             tracing::warn!(%remote_ip, server_port, reason, request_id, left_out, "token refused");
         }
         refused

@@ -4,6 +4,7 @@
 //! **Not here.** What a tap asks for (`tap`), whether the driver may come in (`door`), and the session once it is served (`session`).
 
 use crate::edge::answers::{error, parameter_error};
+use crate::edge::line::Line;
 use crate::edge::session::{Joined, Place, Session, session_bytes_max};
 use crate::edge::tap::TapRequest;
 use crate::policy::ending::JoinRefusal;
@@ -16,7 +17,6 @@ use crate::protocol::http::{self, Answer, RequestHead};
 use crate::shard::mailbox::{Join, Request};
 use crate::shard::outbox::{self, Inbox};
 use crate::shard::resources::Resources;
-use crate::shard::ring::Stream;
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -72,19 +72,15 @@ impl Joins {
     ///
     /// # Errors
     /// Why it is refused; then nothing is left of it.
-    pub async fn admit(
-        &self,
-        request: SessionRequest,
-        remote: SocketAddr,
-        request_id: &str,
-    ) -> Result<Ready, JoinRefusal> {
+    pub async fn admit(&self, request: SessionRequest, line: &Line, request_id: &str) -> Result<Ready, JoinRefusal> {
         match request {
-            SessionRequest::Join(request) => self.join(request, remote, request_id).await,
-            SessionRequest::Tap(request) => self.tap(request, remote, request_id).await,
+            SessionRequest::Join(request) => self.join(request, line, request_id).await,
+            SessionRequest::Tap(request) => self.tap(request, line, request_id).await,
         }
     }
 
-    async fn join(&self, request: JoinRequest, remote: SocketAddr, request_id: &str) -> Result<Ready, JoinRefusal> {
+    async fn join(&self, request: JoinRequest, line: &Line, request_id: &str) -> Result<Ready, JoinRefusal> {
+        let remote = line.remote;
         let JoinRequest { port, sources, websocket_key, module } = request;
         let accepted: String = sources.to_string().chars().take(ACCEPTED_CHARS_MAX).collect();
         let accepted: Arc<str> = accepted.into();
@@ -102,7 +98,9 @@ impl Joins {
         let joined: Result<_, JoinRefusal> = async {
             shared.access.check(port, &sources)?;
             let place = Place::take(&self.resources).ok_or(JoinRefusal::TooManySessions)?;
-            let needed = session_bytes_max(&shared.limits) + sources.memory_bytes();
+            let needed = session_bytes_max(&shared.limits)
+                + line.cipher.bytes_max(shared.limits.outbox_bytes_max)
+                + sources.memory_bytes();
             let memory = shared.session_memory.reserve(needed).ok_or(JoinRefusal::NoMemory)?;
             let id = self.next_session();
             let inbox = self.ask_to_join(port, id, module.clone(), sources).await?;
@@ -110,7 +108,7 @@ impl Joins {
         }
         .await;
         let (place, memory, id, inbox) = joined.inspect_err(|refusal| self.refused(*refusal, port, remote, &span))?;
-        let joined = Joined { id, port, remote, module, accepted, span, place, memory };
+        let joined = Joined { id, port, module, accepted, span, place, memory };
         Ok(Ready { joined, inbox, websocket_key })
     }
 
@@ -152,8 +150,8 @@ impl Ready {
     }
 
     /// Runs the session to its end. `first` is what the driver sent behind its request.
-    pub async fn serve(self, stream: Stream, resources: Rc<Resources>, first: Vec<u8>) {
-        let session = Session::new(self.joined, stream, resources, &self.inbox);
+    pub async fn serve(self, line: Line, resources: Rc<Resources>, first: Vec<u8>) {
+        let session = Session::new(self.joined, line, resources, &self.inbox);
         session.serve(self.inbox, first).await;
     }
 }

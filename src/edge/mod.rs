@@ -8,6 +8,7 @@ pub mod api;
 pub mod door;
 pub mod handshakes;
 pub mod join;
+pub mod line;
 pub mod lists;
 pub mod openapi;
 pub mod page;

@@ -5,6 +5,7 @@
 
 use crate::edge::answers::parameter_error;
 use crate::edge::join::{Joins, MODULE_ID_BYTES_MAX, Ready, websocket_key};
+use crate::edge::line::Line;
 use crate::edge::session::{Joined, Place, session_bytes_max};
 use crate::policy::ending::JoinRefusal;
 use crate::policy::limits::Limits;
@@ -14,7 +15,6 @@ use crate::policy::tap_filter::{TapFilter, TappedDevice};
 use crate::protocol::http::{Answer, RequestHead};
 use crate::shard::mailbox::{Request, TapJoin};
 use crate::shard::outbox;
-use std::net::SocketAddr;
 use tokio::sync::oneshot;
 
 /// A tap that has passed every check of its request.
@@ -54,7 +54,8 @@ impl Joins {
     ///
     /// # Errors
     /// Why there is no room for it; then nothing is left of it.
-    pub async fn tap(&self, request: TapRequest, remote: SocketAddr, request_id: &str) -> Result<Ready, JoinRefusal> {
+    pub async fn tap(&self, request: TapRequest, line: &Line, request_id: &str) -> Result<Ready, JoinRefusal> {
+        let remote = line.remote;
         let TapRequest { port, filter, websocket_key } = request;
         // At error level, so that it is there for lines of every level.
         let span = tracing::error_span!(
@@ -67,9 +68,11 @@ impl Joins {
         let shared = &self.resources.shared;
         let opened: Result<_, JoinRefusal> = async {
             let place = Place::take_for_tap(&self.resources).ok_or(JoinRefusal::TooManyTaps)?;
-            let memory = shared.session_memory.reserve(tap_bytes_max(&shared.limits)).ok_or(JoinRefusal::NoMemory)?;
+            let outbox_bytes = outbox_bytes_max(&shared.limits);
+            let needed = tap_bytes_max(&shared.limits) + line.cipher.bytes_max(outbox_bytes);
+            let memory = shared.session_memory.reserve(needed).ok_or(JoinRefusal::NoMemory)?;
             let id = self.next_session();
-            let (outbox, inbox) = outbox::link(outbox_bytes_max(&shared.limits));
+            let (outbox, inbox) = outbox::link(outbox_bytes);
             let (reply, answered) = oneshot::channel();
             shared.peers.ask_home(port, Request::Tap(TapJoin { port, session: id, filter, outbox, reply })).await;
             // No answer comes from a shard that has ended, and then the process does.
@@ -79,7 +82,7 @@ impl Joins {
         .await;
         let (place, memory, id, inbox) = opened.inspect_err(|refusal| self.refused(*refusal, port, remote, &span))?;
         let accepted = "".into();
-        let joined = Joined { id, port, remote, module: None, accepted, span, place, memory };
+        let joined = Joined { id, port, module: None, accepted, span, place, memory };
         Ok(Ready { joined, inbox, websocket_key })
     }
 }

@@ -14,6 +14,7 @@ use crate::policy::sources::Sources;
 use crate::policy::tap_filter::TapFilter;
 use crate::shard::commands::Commands;
 use crate::shard::outbox::Outbox;
+use crate::shard::tls::Identity;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
@@ -87,6 +88,11 @@ pub enum Request {
         identities: Vec<u128>,
         /// Told how many of them were there.
         reply: oneshot::Sender<usize>,
+    },
+    /// Show another certificate to those that connect with TLS from here on.
+    Identify {
+        /// It, its key, and what is asked of the other end.
+        identity: Identity,
     },
     /// Refuse joins and new devices, read no more of drivers, and say when what was read of them is on its way.
     Settle {

@@ -21,6 +21,7 @@ use crate::shard::process;
 use crate::shard::ring::{DatagramBatch, Pool};
 use crate::shard::settling::Settling;
 use crate::shard::taps::Taps;
+use crate::shard::tls::{Identity, Tls};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -125,6 +126,8 @@ pub struct Resources {
     pub requests: RefCell<BTreeMap<&'static str, Histogram>>,
     /// Connections to the API that have not joined.
     pub handshakes: Cell<usize>,
+    /// What the connections with TLS share.
+    pub tls: Tls,
     /// Places that sessions of this shard have taken, those that are about to join included.
     pub sessions: Cell<usize>,
     /// The last refusals.
@@ -157,7 +160,7 @@ pub struct Resources {
 
 impl Resources {
     /// What a shard starts with. Called on its own thread, in its runtime.
-    pub fn new(shard: usize, shared: Shared) -> Self {
+    pub fn new(shard: usize, shared: Shared, identity: Option<Identity>) -> Self {
         let pool = Pool::new(shared.limits.receive_buffers, shared.limits.receive_buffer_bytes);
         Resources {
             shard,
@@ -171,6 +174,7 @@ impl Resources {
             loop_turn: Histogram::default(),
             requests: RefCell::default(),
             handshakes: Cell::new(0),
+            tls: Tls::new(identity),
             sessions: Cell::new(0),
             refusals: RefCell::default(),
             surveys: Semaphore::new(SURVEYS_MAX),
@@ -209,6 +213,7 @@ impl Resources {
             sessions: shared.sessions.used(),
             taps: shared.taps.used(),
             session_memory_bytes: shared.session_memory.used(),
+            certificate_expires_s: self.tls.identity().map(|identity| identity.expires_s),
             log_lines_dropped: (shared.log.dropped_lines)(),
             kernel: process::count().await,
         }

@@ -39,7 +39,7 @@ pub fn document() -> String {
         "info": {
             "title": "dispatch",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Devices reach TCP and UDP ports; drivers join them by WebSocket.",
+            "description": "Devices reach TCP and UDP ports; drivers join them by WebSocket, with TLS or without.",
             "license": { "name": "MIT" }
         },
         "paths": paths,

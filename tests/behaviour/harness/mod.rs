@@ -5,10 +5,12 @@ mod daemon;
 mod device;
 mod driver;
 mod http;
+mod line;
 mod message;
 mod metrics;
 mod process;
 mod story;
+pub mod tls;
 mod wire;
 
 pub use daemon::{Daemon, Setup, UPGRADE, join_target};

@@ -2,10 +2,13 @@
 //!
 //! **Invariants.** Whatever keeps the daemon from starting is one [`StartError`] with one line. After start-up this
 //! thread only waits: for a signal, for shards to drain, for the deadline.
-//! **Not here.** Settings (`config`), what a shard does (`shard`, `edge`).
+//! **Not here.** Settings (`config`), the API's certificate (`certificates`), what a shard does (`shard`, `edge`).
+
+mod certificates;
 
 use crate::config::{self, Config, DaemonSecrets, Switch};
 use crate::edge::api::Api;
+use crate::edge::line::Entrance;
 use crate::edge::session::session_bytes_max;
 use crate::logging::{self, LogFormat};
 use crate::policy::ending::ProcessEnd;
@@ -13,9 +16,11 @@ use crate::policy::token::Token;
 use crate::shard::mailbox::{Peers, Request};
 use crate::shard::resources::{LogControl, Resources, Shared};
 use crate::shard::ring::{self, Listener};
+use crate::shard::tls::{HANDSHAKE_BYTES_MAX, Identity};
 use crate::shard::{Shard, sockets};
+use certificates::Certificates;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io;
 use std::mem::ManuallyDrop;
@@ -42,8 +47,10 @@ pub enum StartError {
         found: String,
     },
     /// The API's address cannot be had.
-    #[error("the API cannot listen on {address} (--host, --port): {error}")]
+    #[error("the API cannot listen on {address} ({settings}): {error}")]
     Listen {
+        /// The settings that say so.
+        settings: &'static str,
         /// The address.
         address: SocketAddr,
         /// What the kernel says.
@@ -93,6 +100,7 @@ enum Event {
     StartFailed(StartError),
     ShardEnded,
     Signal,
+    ReadAgain,
 }
 
 /// Runs the daemon until it is told to stop. Returns on the thread that called; shards' threads are then still there, as
@@ -108,18 +116,23 @@ pub fn run(mut config: Config) -> Result<ProcessEnd, StartError> {
     let (events, mut happened) = mpsc::channel(config.shards + EVENTS_BEYOND_SHARDS);
     watch_signals(events.clone())?;
     let peers = start_shards(&config, events)?;
+    let mut certificates = config.tls.as_ref().map(|tls| Certificates::new(tls.files.clone(), &tls.identity));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(StartError::Thread)?;
     runtime.block_on(async {
         for _ in 0..config.shards {
             match happened.recv().await {
-                Some(Event::Started) => {}
+                Some(Event::Started | Event::ReadAgain) => {}
                 Some(Event::StartFailed(error)) => return Err(error),
                 Some(Event::Signal) => return Ok(ProcessEnd::Drained),
                 Some(Event::ShardEnded) | None => return Ok(ProcessEnd::ShardFailed),
             }
         }
         log_start(&config, descriptors);
-        let end = wait_for_the_end(&mut happened, &peers, config.limits.drain_time_max).await;
+        let asked = wait_for_a_signal(&mut happened, &peers, &mut certificates).await;
+        let end = match asked {
+            Ok(()) => drain(&mut happened, &peers, config.limits.drain_time_max).await,
+            Err(end) => end,
+        };
         tracing::info!(?end, "dispatch ends");
         Ok(end)
     })
@@ -127,7 +140,9 @@ pub fn run(mut config: Config) -> Result<ProcessEnd, StartError> {
 
 /// Opens the API and starts a thread for each shard, which tells of its start and of its end.
 fn start_shards(config: &Config, events: mpsc::Sender<Event>) -> Result<Peers, StartError> {
-    let listeners = open_api(config)?;
+    let plain = open_api(config, config.api_address, "--host, --port")?;
+    let secure = config.tls.as_ref().map(|tls| open_api(config, tls.address, "--tls-host, --tls-port"));
+    let mut secure = secure.transpose()?.unwrap_or_default().into_iter();
     let (peers, mailboxes) = Peers::new(config.shards);
     let log =
         LogControl { dropped_lines: logging::dropped_lines, filter: logging::filter, set_filter: logging::set_filter };
@@ -138,18 +153,20 @@ fn start_shards(config: &Config, events: mpsc::Sender<Event>) -> Result<Peers, S
         Switch::On => core_affinity::get_core_ids().unwrap_or_default(),
         Switch::Off => Vec::new(),
     };
-    for (shard, (listener, mailbox)) in listeners.into_iter().zip(mailboxes).enumerate() {
+    for (shard, (plain, mailbox)) in plain.into_iter().zip(mailboxes).enumerate() {
+        let listeners = [Some((plain, Entrance::Plain)), secure.next().map(|socket| (socket, Entrance::Tls))];
         let thread = ShardThread {
             shard,
             shards: config.shards,
             core: (!cores.is_empty()).then(|| cores[shard % cores.len()]),
             shared: shared.clone(),
             token: token.clone(),
+            identity: config.tls.as_ref().map(|tls| tls.identity.clone()),
             events: events.clone(),
         };
         std::thread::Builder::new()
             .name(format!("shard-{shard}"))
-            .spawn(move || thread.run(listener, mailbox))
+            .spawn(move || thread.run(listeners.into_iter().flatten(), mailbox))
             .map_err(StartError::Thread)?;
     }
     Ok(peers)
@@ -157,14 +174,13 @@ fn start_shards(config: &Config, events: mpsc::Sender<Event>) -> Result<Peers, S
 
 /// Opens the API's listeners, waiting a while for an address in use: a daemon that was killed leaves it so until the
 /// kernel has taken its ring apart.
-fn open_api(config: &Config) -> Result<Vec<socket2::Socket>, StartError> {
-    let address = config.api_address;
+fn open_api(config: &Config, address: SocketAddr, settings: &'static str) -> Result<Vec<socket2::Socket>, StartError> {
     let until = Instant::now() + RESTART_WAIT;
     loop {
         match sockets::open_api(address, config.shards, config.limits.socket_bytes) {
             Ok(listeners) => return Ok(listeners),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => pause(),
-            Err(error) => return Err(StartError::Listen { address, error }),
+            Err(error) => return Err(StartError::Listen { settings, address, error }),
         }
     }
 }
@@ -181,6 +197,7 @@ struct ShardThread {
     core: Option<core_affinity::CoreId>,
     shared: Shared,
     token: Token,
+    identity: Option<Identity>,
     events: mpsc::Sender<Event>,
 }
 
@@ -191,7 +208,7 @@ impl Drop for ShardThread {
 }
 
 impl ShardThread {
-    fn run(self, listener: socket2::Socket, mailbox: mpsc::Receiver<Request>) {
+    fn run(self, sockets: impl Iterator<Item = (socket2::Socket, Entrance)>, mailbox: mpsc::Receiver<Request>) {
         if let Some(core) = self.core
             && !core_affinity::set_for_current(core)
         {
@@ -203,11 +220,16 @@ impl ShardThread {
             Err(error) => return drop(self.events.blocking_send(Event::StartFailed(error))),
         };
         runtime.block_on(async {
-            let resources = Rc::new(Resources::new(self.shard, self.shared.clone()));
-            let listener = Rc::new(Listener::new(listener));
-            ring::spawn(Api::new(resources.clone(), self.token.clone()).serve(listener.clone()));
+            let resources = Rc::new(Resources::new(self.shard, self.shared.clone(), self.identity.clone()));
+            let api = Api::new(resources.clone(), self.token.clone());
+            let mut listeners = Vec::new();
+            for (socket, entrance) in sockets {
+                let listener = Rc::new(Listener::new(socket));
+                ring::spawn(api.clone().serve(listener.clone(), entrance));
+                listeners.push(listener);
+            }
             let _ = self.events.send(Event::Started).await;
-            Shard::new(resources, listener).run(mailbox).await;
+            Shard::new(resources, listeners).run(mailbox).await;
         });
     }
 
@@ -268,9 +290,11 @@ fn log_start(config: &Config, descriptors: u64) {
     let buffers = config.shards * usize::from(limits.receive_buffers) * limits.receive_buffer_bytes;
     let devices = limits.devices_max.saturating_mul(limits.receive_buffer_bytes);
     let sessions = limits.session_memory_bytes_max;
+    let handshakes = config.tls.as_ref().map_or(0, |_| limits.handshakes_max * HANDSHAKE_BYTES_MAX);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         address = %config.api_address,
+        tls_address = config.tls.as_ref().map(|tls| tls.address.to_string()),
         shards = config.shards,
         descriptors,
         devices_max = limits.devices_max,
@@ -278,7 +302,8 @@ fn log_start(config: &Config, descriptors: u64) {
         session_memory_mib = sessions / MIB,
         receive_buffers_mib = buffers / MIB,
         waiting_devices_mib = devices / MIB,
-        worst_case_mib = (sessions.saturating_add(buffers).saturating_add(devices)) / MIB,
+        tls_handshakes_mib = handshakes / MIB,
+        worst_case_mib = sessions.saturating_add(buffers + handshakes).saturating_add(devices) / MIB,
         "dispatch serves"
     );
     if config.log_format == LogFormat::Readable {
@@ -286,12 +311,13 @@ fn log_start(config: &Config, descriptors: u64) {
     }
 }
 
-/// Turns SIGTERM and SIGINT into events, on a thread of its own.
+/// Turns SIGTERM, SIGINT and SIGHUP into events, on a thread of its own.
 fn watch_signals(events: mpsc::Sender<Event>) -> Result<(), StartError> {
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(StartError::Thread)?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(StartError::Thread)?;
     let watch = move || {
-        for _ in signals.forever() {
-            if events.blocking_send(Event::Signal).is_err() {
+        for signal in signals.forever() {
+            let event = if signal == SIGHUP { Event::ReadAgain } else { Event::Signal };
+            if events.blocking_send(event).is_err() {
                 return;
             }
         }
@@ -299,25 +325,54 @@ fn watch_signals(events: mpsc::Sender<Event>) -> Result<(), StartError> {
     std::thread::Builder::new().name("signals".into()).spawn(watch).map(drop).map_err(StartError::Thread)
 }
 
-/// Waits for a signal, or for a shard's thread to end; then drains, under one deadline.
-async fn wait_for_the_end(happened: &mut mpsc::Receiver<Event>, peers: &Peers, drain_time_max: Duration) -> ProcessEnd {
-    match happened.recv().await {
-        Some(Event::Signal) => {}
-        _ => return ProcessEnd::ShardFailed,
+/// Waits until the process is told to stop, and looks after its certificate meanwhile.
+///
+/// # Errors
+/// The end of the process where a shard's thread ends.
+async fn wait_for_a_signal(
+    happened: &mut mpsc::Receiver<Event>,
+    peers: &Peers,
+    certificates: &mut Option<Certificates>,
+) -> Result<(), ProcessEnd> {
+    let mut warnings = tokio::time::interval(certificates::WARNING_INTERVAL);
+    loop {
+        let event = tokio::select! {
+            event = happened.recv() => event,
+            _ = warnings.tick() => {
+                certificates.iter().for_each(Certificates::warn);
+                continue;
+            }
+        };
+        match (event, &mut *certificates) {
+            (Some(Event::Signal), _) => return Ok(()),
+            (Some(Event::ReadAgain), Some(certificates)) => certificates.reload(peers).await,
+            (Some(Event::ReadAgain), None) => tracing::info!("SIGHUP: there is no certificate to read again"),
+            _ => return Err(ProcessEnd::ShardFailed),
+        }
     }
+}
+
+/// Has everything end in good order, under one deadline.
+async fn drain(happened: &mut mpsc::Receiver<Event>, peers: &Peers, drain_time_max: Duration) -> ProcessEnd {
     tracing::info!(drain_ms_max = drain_time_max.as_millis() as u64, "told to stop: draining");
     let drain = async {
         // No device ends before every shard has sent on what its drivers had sent.
         ask_all(peers, |reply| Request::Settle { reply }).await;
         ask_all(peers, |reply| Request::Drain { reply }).await;
     };
+    let interrupted = async {
+        loop {
+            match happened.recv().await {
+                Some(Event::Signal) => return ProcessEnd::SecondSignal,
+                Some(Event::ReadAgain) => {}
+                _ => return ProcessEnd::ShardFailed,
+            }
+        }
+    };
     tokio::select! {
         () = drain => ProcessEnd::Drained,
         () = tokio::time::sleep(drain_time_max) => ProcessEnd::DrainDeadline,
-        event = happened.recv() => match event {
-            Some(Event::Signal) => ProcessEnd::SecondSignal,
-            _ => ProcessEnd::ShardFailed,
-        },
+        end = interrupted => end,
     }
 }
 
