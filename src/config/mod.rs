@@ -18,6 +18,7 @@ mod tls;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::FromArgMatches;
 use clap::error::ErrorKind;
@@ -46,6 +47,8 @@ pub struct Config {
     pub api_address: SocketAddr,
     /// Where they reach it with TLS, and how; `None` where they do not.
     pub tls: Option<TlsConfig>,
+    /// Where certificates for devices are kept; `None` where none are.
+    pub device_certs: Option<PathBuf>,
     /// Shards to run; at least 1.
     pub shards: usize,
     /// Whether their threads are pinned.
@@ -208,6 +211,7 @@ fn check(arguments: &Arguments, environment: &Environment) -> Result<Config, Con
         },
         limits,
         tls,
+        device_certs: arguments.tls.tls_device_certs.clone(),
     })
 }
 

@@ -52,7 +52,10 @@ pub(super) struct TlsArguments {
     /// Revocation lists of these authorities (PEM), one for each that signs; a certificate on one is refused
     #[arg(long, value_name = "FILE", env = "DISPATCH_TLS_CLIENT_CRL")]
     tls_client_crl: Option<PathBuf>,
-    /// Time for a TLS handshake; how many may be under way is bounded by `--handshakes-max`
+    /// Folder of certificates for devices; `tls=NAME` of a join serves NAME.crt with NAME.key from it
+    #[arg(long, value_name = "FOLDER", env = "DISPATCH_TLS_DEVICE_CERTS")]
+    pub(super) tls_device_certs: Option<PathBuf>,
+    /// Time for a TLS handshake of a driver or a device; how many drivers may be at it is bounded by `--handshakes-max`
     #[arg(long, value_name = "MS", env = "DISPATCH_TLS_HANDSHAKE_MS_MAX")]
     #[arg(default_value = "10000", value_parser = milliseconds(100, HOUR_MS))]
     pub(super) tls_handshake_ms_max: Duration,
@@ -117,12 +120,11 @@ impl TlsFiles {
     pub fn load(&self) -> Result<Identity, ConfigError> {
         let chain =
             Chain::parse(&read("tls_cert", &self.cert)?).map_err(|fault| bad("tls_cert", &self.cert, &fault))?;
-        let expires_s = chain.expires_s;
         let bad_key = |fault| bad("tls_key", &self.key, &fault);
         let key = certificate::parse_key(&read("tls_key", &self.key)?).map_err(bad_key)?;
         let certified = chain.with_key(key).map_err(bad_key)?;
         let verifier = self.client_ca.as_ref().map(|ca| self.verifier(ca)).transpose()?;
-        Identity::new(certified, expires_s, verifier).map_err(|error| bad("tls_cert", &self.cert, &error))
+        Identity::for_drivers(certified, verifier).map_err(|error| bad("tls_cert", &self.cert, &error))
     }
 
     fn verifier(&self, ca: &Path) -> Result<Arc<dyn ClientCertVerifier>, ConfigError> {

@@ -6,12 +6,14 @@
 use crate::edge::answers::{error, refused};
 use crate::edge::door::{Caller, Door, Refused};
 use crate::edge::handshakes::{Handshake, Handshakes};
+use crate::edge::identities::Identities;
 use crate::edge::join::{JoinRequest, Joins, SessionRequest};
 use crate::edge::line::{Entrance, Line};
 use crate::edge::page;
 use crate::edge::reports::{self, Report};
 use crate::edge::routes::{self, Endpoint};
 use crate::edge::tap::TapRequest;
+use crate::policy::port_id::Transport;
 use crate::policy::token::{self, Token};
 use crate::protocol::http::{Answer, Body, Connection, HeadError, RequestHead};
 use crate::shard::accept;
@@ -20,6 +22,7 @@ use crate::shard::ring::{self, Listener, Receipt, Stream, Timer};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
+use zeroize::{Zeroize, Zeroizing};
 
 /// Bytes of a head that reserve no memory; a driver's is about 500.
 const HEAD_BYTES_FREE: usize = 4 << 10;
@@ -30,6 +33,7 @@ pub struct Api {
     door: Door,
     joins: Joins,
     handshakes: Handshakes,
+    identities: Identities,
 }
 
 /// What a request asks for, once it is checked.
@@ -61,13 +65,13 @@ struct Turn {
 
 impl Api {
     /// The API of the shard with these resources.
-    pub fn new(resources: Rc<Resources>, token: Token) -> Rc<Self> {
+    pub fn new(resources: Rc<Resources>, token: Token, identities: Identities) -> Rc<Self> {
         let limits = *resources.limits();
         let handshakes =
             Handshakes::new((limits.handshakes_max / resources.shared.peers.shards()).max(1), resources.clone());
         let door = Door::new(resources.clone(), token);
         let joins = Joins::new(resources.clone());
-        Rc::new(Api { resources, door, joins, handshakes })
+        Rc::new(Api { resources, door, joins, handshakes, identities })
     }
 
     /// Accepts connections until the listener is stopped.
@@ -88,8 +92,10 @@ impl Api {
         }
     }
 
-    /// Answers the requests of one connection in turn. `bytes` is what was received of it.
-    async fn answer(&self, line: Line, mut bytes: Vec<u8>, waiting: Handshake) {
+    /// Answers the requests of one connection in turn. `first` is what was received of it.
+    async fn answer(&self, line: Line, first: Vec<u8>, waiting: Handshake) {
+        // A head may have a private key in it.
+        let mut bytes = Zeroizing::new(first);
         let remote_ip = line.remote.ip();
         let mut waiting = Some(waiting);
         let ending = loop {
@@ -102,6 +108,7 @@ impl Api {
                     break out;
                 }
             };
+            bytes[..turn.head_bytes].zeroize();
             bytes.drain(..turn.head_bytes);
             let Turn { asked, request_id, connection, body, route, began_at, .. } = turn;
             let answer = match asked {
@@ -115,7 +122,9 @@ impl Api {
                             let sent = line.send(ready.upgrade(&request_id), &self.resources).await;
                             self.resources.answered(route, began_at.elapsed());
                             if sent {
-                                ready.serve(line, self.resources.clone(), bytes).await;
+                                let first = bytes.to_vec();
+                                drop(bytes);
+                                ready.serve(line, self.resources.clone(), first).await;
                             }
                             return;
                         }
@@ -146,7 +155,7 @@ impl Api {
     async fn next_request(
         &self,
         line: &Line,
-        bytes: &mut Vec<u8>,
+        bytes: &mut Zeroizing<Vec<u8>>,
         waiting: Option<&mut Handshake>,
     ) -> Result<Turn, NoHead> {
         let limits = self.resources.limits();
@@ -184,10 +193,11 @@ impl Api {
             }
             unseen = bytes.len();
             match line.stream.receive(&self.resources.pool).await {
-                Ok(Receipt::Data(data)) => match line.cipher.open(&data) {
-                    Ok(opened) if !opened.has_ended => bytes.extend_from_slice(&opened.data),
-                    _ => return Err(NoHead::Gone),
-                },
+                Ok(Receipt::Data(data)) => {
+                    let opened = line.cipher.open(&data).ok().filter(|opened| !opened.has_ended);
+                    extend(bytes, &opened.ok_or(NoHead::Gone)?.data);
+                    data.wipe();
+                }
                 Ok(Receipt::Interrupted) if !bytes.is_empty() => {
                     return Err(NoHead::Refused(error(408, "request head took too long")));
                 }
@@ -249,13 +259,32 @@ impl Api {
             Endpoint::Page => Ok(Asked::Answer(page::answer(head))),
             Endpoint::Health => Ok(Asked::Answer(Answer::json(200, String::new()))),
             Endpoint::Version => Ok(Asked::Answer(reports::version())),
-            Endpoint::Join(transport) => {
-                JoinRequest::parse(head, transport).map(|request| Asked::Session(SessionRequest::Join(request)))
-            }
+            Endpoint::Join(transport) => join_request(head, transport, None).await,
+            Endpoint::JoinTls => join_request(head, Transport::Tcp, Some(&self.identities)).await,
             Endpoint::Tap => TapRequest::parse(head).map(|request| Asked::Session(SessionRequest::Tap(request))),
             _ => Report::parse(&found, head).map(Asked::Report),
         }
     }
+}
+
+async fn join_request(
+    head: &RequestHead<'_>,
+    transport: Transport,
+    identities: Option<&Identities>,
+) -> Result<Asked, Answer> {
+    let request = JoinRequest::parse(head, transport, identities).await?;
+    Ok(Asked::Session(SessionRequest::Join(request)))
+}
+
+/// Appends, and leaves no copy behind where the bytes move.
+fn extend(bytes: &mut Zeroizing<Vec<u8>>, more: &[u8]) {
+    let len = bytes.len() + more.len();
+    if bytes.capacity() < len {
+        let mut larger = Zeroizing::new(Vec::with_capacity(len.next_power_of_two()));
+        larger.extend_from_slice(bytes);
+        *bytes = larger;
+    }
+    bytes.extend_from_slice(more);
 }
 
 fn new_request_id() -> String {

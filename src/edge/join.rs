@@ -4,6 +4,7 @@
 //! **Not here.** What a tap asks for (`tap`), whether the driver may come in (`door`), and the session once it is served (`session`).
 
 use crate::edge::answers::{error, parameter_error};
+use crate::edge::identities::{Identities, Wish};
 use crate::edge::line::Line;
 use crate::edge::session::{Joined, Place, Session, session_bytes_max};
 use crate::edge::tap::TapRequest;
@@ -17,6 +18,7 @@ use crate::protocol::http::{self, Answer, RequestHead};
 use crate::shard::mailbox::{Join, Request};
 use crate::shard::outbox::{self, Inbox};
 use crate::shard::resources::Resources;
+use crate::shard::tls::Identity;
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -44,6 +46,8 @@ pub enum SessionRequest {
 pub struct JoinRequest {
     port: PortId,
     sources: Sources,
+    /// Who the port is to its devices; `None` where they speak no TLS.
+    identity: Option<Identity>,
     websocket_key: String,
     module: Option<Arc<str>>,
 }
@@ -81,7 +85,7 @@ impl Joins {
 
     async fn join(&self, request: JoinRequest, line: &Line, request_id: &str) -> Result<Ready, JoinRefusal> {
         let remote = line.remote;
-        let JoinRequest { port, sources, websocket_key, module } = request;
+        let JoinRequest { port, sources, identity, websocket_key, module } = request;
         let accepted: String = sources.to_string().chars().take(ACCEPTED_CHARS_MAX).collect();
         let accepted: Arc<str> = accepted.into();
         // At error level, so that it is there for lines of every level.
@@ -98,12 +102,15 @@ impl Joins {
         let joined: Result<_, JoinRefusal> = async {
             shared.access.check(port, &sources)?;
             let place = Place::take(&self.resources).ok_or(JoinRefusal::TooManySessions)?;
-            let needed = session_bytes_max(&shared.limits)
+            // What waits for a device with TLS may be there twice, sealed and not.
+            let sealed = if identity.is_some() { shared.limits.write_window_bytes_max } else { 0 };
+            let needed = sealed
+                + session_bytes_max(&shared.limits)
                 + line.cipher.bytes_max(shared.limits.outbox_bytes_max)
                 + sources.memory_bytes();
             let memory = shared.session_memory.reserve(needed).ok_or(JoinRefusal::NoMemory)?;
             let id = self.next_session();
-            let inbox = self.ask_to_join(port, id, module.clone(), sources).await?;
+            let inbox = self.ask_to_join(port, id, module.clone(), sources, identity).await?;
             Ok((place, memory, id, inbox))
         }
         .await;
@@ -130,11 +137,15 @@ impl Joins {
         session: SessionId,
         module: Option<Arc<str>>,
         sources: Sources,
+        identity: Option<Identity>,
     ) -> Result<Inbox, JoinRefusal> {
         let shared = &self.resources.shared;
         let (outbox, inbox) = outbox::link(shared.limits.outbox_bytes_max);
         let (reply, answered) = oneshot::channel();
-        shared.peers.ask_home(port, Request::Join(Join { port, session, module, sources, outbox, reply })).await;
+        shared
+            .peers
+            .ask_home(port, Request::Join(Join { port, session, module, sources, identity, outbox, reply }))
+            .await;
         // No answer comes from a shard that has ended, and then the process does.
         answered.await.unwrap_or(Err(JoinRefusal::Draining))?;
         Ok(inbox)
@@ -157,17 +168,26 @@ impl Ready {
 }
 
 impl JoinRequest {
-    /// Checks the parameters of a join, and that it is an upgrade.
+    /// Checks the parameters of a join, and that it is an upgrade. With `identities` it is one for devices with TLS, whose
+    /// certificate may take a second.
     ///
     /// # Errors
     /// The answer that refuses it.
-    pub fn parse(head: &RequestHead, transport: Transport) -> Result<JoinRequest, Answer> {
+    pub async fn parse(
+        head: &RequestHead<'_>,
+        transport: Transport,
+        identities: Option<&Identities>,
+    ) -> Result<JoinRequest, Answer> {
         let missing = |name| parameter_error(422, "missing parameter", name, "is required");
         let bad = |name, restriction: &str| parameter_error(400, "bad parameter", name, restriction);
         let port = head.parameter("port").ok_or_else(|| missing("port"))?;
         let accept = head.parameter("accept").ok_or_else(|| missing("accept"))?;
         let number = port_number(&port).ok_or_else(|| bad("port", "must be a number from 1 to 65535"))?;
         let sources = Sources::parse(&accept).map_err(|fault| bad("accept", &fault.to_string()))?;
+        let identity = match identities {
+            Some(identities) => Some(identities.fulfil(Wish::parse(head)?).await?),
+            None => None,
+        };
         let websocket_key = websocket_key(head)?;
         let module = head.header("x-module-id").map(|id| {
             id.chars()
@@ -176,7 +196,7 @@ impl JoinRequest {
                 .collect::<String>()
                 .into()
         });
-        Ok(JoinRequest { port: PortId { transport, number }, sources, websocket_key, module })
+        Ok(JoinRequest { port: PortId { transport, number }, sources, identity, websocket_key, module })
     }
 }
 

@@ -7,6 +7,7 @@ pub mod answers;
 pub mod api;
 pub mod door;
 pub mod handshakes;
+pub mod identities;
 pub mod join;
 pub mod line;
 pub mod lists;

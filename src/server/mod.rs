@@ -8,6 +8,7 @@ mod certificates;
 
 use crate::config::{self, Config, DaemonSecrets, Switch};
 use crate::edge::api::Api;
+use crate::edge::identities::Identities;
 use crate::edge::line::Entrance;
 use crate::edge::session::session_bytes_max;
 use crate::logging::{self, LogFormat};
@@ -149,6 +150,7 @@ fn start_shards(config: &Config, events: mpsc::Sender<Event>) -> Result<Peers, S
     let shared = Shared::new(config.limits, config.access.clone(), config.observation, log, peers.clone());
     let DaemonSecrets { secret, next, .. } = &config.secrets;
     let token = Token::new(secret.expose().to_owned(), next.as_ref().map(|next| next.expose().to_owned()));
+    let identities = Identities::new(config.device_certs.clone());
     let cores = match config.pin {
         Switch::On => core_affinity::get_core_ids().unwrap_or_default(),
         Switch::Off => Vec::new(),
@@ -161,6 +163,7 @@ fn start_shards(config: &Config, events: mpsc::Sender<Event>) -> Result<Peers, S
             core: (!cores.is_empty()).then(|| cores[shard % cores.len()]),
             shared: shared.clone(),
             token: token.clone(),
+            identities: identities.clone(),
             identity: config.tls.as_ref().map(|tls| tls.identity.clone()),
             events: events.clone(),
         };
@@ -197,6 +200,7 @@ struct ShardThread {
     core: Option<core_affinity::CoreId>,
     shared: Shared,
     token: Token,
+    identities: Identities,
     identity: Option<Identity>,
     events: mpsc::Sender<Event>,
 }
@@ -221,7 +225,7 @@ impl ShardThread {
         };
         runtime.block_on(async {
             let resources = Rc::new(Resources::new(self.shard, self.shared.clone(), self.identity.clone()));
-            let api = Api::new(resources.clone(), self.token.clone());
+            let api = Api::new(resources.clone(), self.token.clone(), self.identities.clone());
             let mut listeners = Vec::new();
             for (socket, entrance) in sockets {
                 let listener = Rc::new(Listener::new(socket));

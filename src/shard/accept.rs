@@ -8,6 +8,7 @@ use crate::policy::counts::Count;
 use crate::shard::port::Port;
 use crate::shard::resources::Resources;
 use crate::shard::ring::{Accepted, Listener, Stream};
+use crate::shard::secured_port::SecuredPort;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
@@ -23,6 +24,13 @@ pub async fn devices(port: Weak<Port>, listener: Rc<Listener>) {
     let Some(resources) = port.upgrade().map(|port| port.resources().clone()) else { return };
     while let Some(slot_free) = wait_for_room(&resources, &listener).await {
         drop(slot_free);
+        // What has a handshake before it waits in the kernel while too many are at it.
+        let Some(secured) = port.upgrade().map(|port| port.ledger().secured.clone()) else { return };
+        if let Some(secured) = secured
+            && !wait_for_handshakes(&secured, &listener).await
+        {
+            return;
+        }
         let Some((stream, peer)) = next(&listener, &resources).await else { return };
         // Another shard may have taken the last slot meanwhile; then the connection waits here.
         let Some(slot) = wait_for_room(&resources, &listener).await else { return };
@@ -67,6 +75,16 @@ async fn wait_for_room(resources: &Resources, listener: &Listener) -> Option<Own
         }
     }
     None
+}
+
+/// Waits until another handshake may begin; false once the listener is stopped.
+async fn wait_for_handshakes(secured: &SecuredPort, listener: &Listener) -> bool {
+    while !listener.is_stopped() {
+        if let Ok(Ok(_)) = tokio::time::timeout(PAUSE, secured.room.acquire()).await {
+            return true;
+        }
+    }
+    false
 }
 
 fn is_of_the_connection(error: &io::Error) -> bool {

@@ -63,6 +63,14 @@ impl Cipher {
         }
     }
 
+    /// Seals a copy of bytes that are to be sent next.
+    pub fn seal_copy(&self, bytes: &[u8]) -> Bytes {
+        match self {
+            Cipher::Plain => Bytes::copy_from_slice(bytes),
+            Cipher::Tls(connection) => seal(&mut connection.borrow_mut(), bytes),
+        }
+    }
+
     /// What TLS itself wants sent: parts of a handshake, alerts.
     pub fn pending(&self) -> Bytes {
         match self {

@@ -124,6 +124,8 @@ pub struct Join {
     pub module: Option<Arc<str>>,
     /// From which sources it accepts devices.
     pub sources: Sources,
+    /// Who the port is to its devices; `None` where they speak no TLS.
+    pub identity: Option<Identity>,
     /// Where its messages go.
     pub outbox: Outbox,
     /// Told once the port is open, or why it is not.

@@ -19,6 +19,7 @@ pub mod process;
 pub mod pulse;
 pub mod resources;
 pub mod ring;
+pub mod secured_port;
 pub mod settling;
 pub mod sockets;
 mod survey;
@@ -42,6 +43,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tls::Identity;
 use tokio::sync::mpsc;
 
 /// Requests carried out in one go before the rest of the shard has its turn.
@@ -148,7 +150,7 @@ impl Shard {
     }
 
     fn join(self: &Rc<Self>, join: Join) {
-        let port = match self.port_for(join.port, &join.sources) {
+        let port = match self.port_for(join.port, &join.sources, join.identity.as_ref()) {
             Err(JoinRefusal::InUse) if self.was_left_just_now(join.port) => return self.join_later(join),
             Err(refusal) => {
                 let _ = join.reply.send(Err(refusal));
@@ -200,19 +202,21 @@ impl Shard {
     }
 
     /// The port, opened if need be, with the sockets that `sources` need.
-    fn port_for(&self, id: PortId, sources: &Sources) -> Result<Rc<Port>, JoinRefusal> {
+    fn port_for(&self, id: PortId, sources: &Sources, identity: Option<&Identity>) -> Result<Rc<Port>, JoinRefusal> {
         if self.is_draining() {
             return Err(JoinRefusal::Draining);
         }
         if let Some(port) = self.ports.borrow().get(&id) {
+            port.check_identity(identity)?;
             port.open_sockets(sources)?;
             return Ok(port.clone());
         }
         let slot = self.resources.shared.ports.reserve(1).ok_or(JoinRefusal::TooManyPorts)?;
-        let port = Port::new(id, self.resources.clone(), slot);
+        let port = Port::new(id, self.resources.clone(), slot, identity.cloned());
         port.open_sockets(sources)?;
         self.resources.counts.one(Count::PortsOpened);
-        tracing::info!(server_protocol = id.transport.name(), server_port = id.number.get(), "port opened");
+        let tls = identity.is_some();
+        tracing::info!(server_protocol = id.transport.name(), server_port = id.number.get(), tls, "port opened");
         self.ports.borrow_mut().insert(id, port.clone());
         self.tell_taps(id, TapEvent::PortOpen);
         Ok(port)

@@ -14,12 +14,13 @@ use crate::policy::sources::{Family, Sources};
 use crate::protocol::message::{DeviceAddr, DeviceName, IpText, ToDriver};
 use crate::protocol::tapped::TapEvent;
 use crate::shard::commands::{Action, Commands};
-use crate::shard::device::{self, Device};
+use crate::shard::device::{self, Device, Entering};
 use crate::shard::ledger::Ledger;
 use crate::shard::outbox::{Appended, Subscription};
 use crate::shard::resources::Resources;
 use crate::shard::ring::{self, Datagrams, Listener, Stream};
 use crate::shard::taps::Done;
+use crate::shard::tls::{Identity, Secured};
 use crate::shard::{accept, sockets, udp};
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeMap;
@@ -65,9 +66,9 @@ impl PortSocket {
 
 impl Port {
     /// A port without sockets or drivers.
-    pub fn new(id: PortId, resources: Rc<Resources>, slot: Reservation) -> Rc<Self> {
+    pub fn new(id: PortId, resources: Rc<Resources>, slot: Reservation, identity: Option<Identity>) -> Rc<Self> {
         Rc::new(Port {
-            ledger: Ledger::new(id, resources),
+            ledger: Ledger::new(id, resources, identity),
             roster: RefCell::default(),
             devices: RefCell::default(),
             next_device: Cell::new(0),
@@ -96,6 +97,25 @@ impl Port {
     /// Who is joined. Borrowed: not to be held across an await.
     pub fn roster(&self) -> Ref<'_, Roster<Rc<Subscription>>> {
         self.roster.borrow()
+    }
+
+    /// Whether a join for devices with TLS, or without, may be one of this port. One with another key may, which is
+    /// logged: the port goes on with its own.
+    ///
+    /// # Errors
+    /// Where the port's devices speak TLS and the join's do not, or the reverse.
+    pub fn check_identity(&self, wanted: Option<&Identity>) -> Result<(), JoinRefusal> {
+        match (&self.ledger.secured, wanted) {
+            (None, None) => Ok(()),
+            (Some(_), None) => Err(JoinRefusal::OpenWithTls),
+            (None, Some(_)) => Err(JoinRefusal::OpenWithoutTls),
+            (Some(secured), Some(wanted)) => {
+                if secured.identity().public_key != wanted.public_key {
+                    tracing::warn!(port = %self.id(), "a driver brought another key: the port goes on with the first");
+                }
+                Ok(())
+            }
+        }
     }
 
     /// Opens the sockets that `sources` need and that are not open.
@@ -281,29 +301,64 @@ impl Port {
         }
     }
 
-    /// Lets a device in, if a driver accepts its source and the port has room.
+    /// Lets a device in, if a driver accepts its source and the port has room; with TLS after its handshake.
     pub fn admit(self: &Rc<Self>, stream: Stream, remote: SocketAddr, slot: OwnedSemaphorePermit) {
-        let source = remote.ip();
-        let counts = &self.resources().counts;
-        if self.roster.borrow().accepting(source).next().is_none() {
-            self.ledger.refused(Count::DevicesRefusedSource);
-            return self.refuse(source, DeviceRefusal::Source);
+        if !self.has_room_for(remote.ip()) {
+            return;
         }
-        let limits = self.resources().limits();
-        if self.devices.borrow().len() >= limits.devices_per_port_max {
-            self.ledger.refused(Count::DevicesRefusedLimit);
-            return self.refuse(source, DeviceRefusal::Limit);
-        }
-        // Not before: an audience is released by its device.
-        let Some(audience) = self.roster.borrow_mut().audience(source) else { return };
-        let options = stream.set_nodelay().and_then(|()| stream.set_keepalive(limits.device_keepalive));
+        let options =
+            stream.set_nodelay().and_then(|()| stream.set_keepalive(self.resources().limits().device_keepalive));
         if let Err(error) = options {
             // The connection is dead already; the first receive says how.
-            tracing::debug!(port = %self.id(), remote_ip = %source, %error, "socket options were not taken");
+            tracing::debug!(port = %self.id(), remote_ip = %remote.ip(), %error, "socket options were not taken");
         }
+        match &self.ledger.secured {
+            None => self.let_in(stream, remote, slot, None),
+            Some(secured) => {
+                let entering = Entering { stream, remote, slot };
+                ring::spawn(device::shake_hands(Rc::downgrade(self), secured.clone(), entering));
+            }
+        }
+    }
+
+    /// Lets a device in whose handshake is over, if that still holds.
+    pub fn admit_secured(self: &Rc<Self>, entering: Entering, secured: Secured) {
+        let Entering { stream, remote, slot } = entering;
+        if self.has_room_for(remote.ip()) {
+            self.let_in(stream, remote, slot, Some(secured));
+        }
+    }
+
+    /// Whether a driver accepts this source and the port has room; counted where not.
+    fn has_room_for(&self, source: IpAddr) -> bool {
+        if self.roster.borrow().accepting(source).next().is_none() {
+            self.ledger.refused(Count::DevicesRefusedSource);
+            self.refuse(source, DeviceRefusal::Source);
+            return false;
+        }
+        if self.devices.borrow().len() >= self.resources().limits().devices_per_port_max {
+            self.ledger.refused(Count::DevicesRefusedLimit);
+            self.refuse(source, DeviceRefusal::Limit);
+            return false;
+        }
+        true
+    }
+
+    fn let_in(
+        self: &Rc<Self>,
+        stream: Stream,
+        remote: SocketAddr,
+        slot: OwnedSemaphorePermit,
+        secured: Option<Secured>,
+    ) {
+        let source = remote.ip();
+        let counts = &self.resources().counts;
+        // Not before: an audience is released by its device.
+        let Some(audience) = self.roster.borrow_mut().audience(source) else { return };
         let id = self.next_device.get();
         self.next_device.set(id + 1);
         let device = Device::new(id, stream, remote.port(), audience.clone(), self, self.ledger(), slot);
+        let first = secured.map(|secured| device.secure(secured)).unwrap_or_default();
         self.devices.borrow_mut().insert(id, device.clone());
         self.unannounced.set(self.unannounced.get() + 1);
         counts.one(Count::DevicesOpened);
@@ -318,10 +373,10 @@ impl Port {
                 Appended::Closed => {}
             }
         }
-        if unopened.is_empty() {
+        if unopened.is_empty() && first.is_empty() {
             ring::spawn(device::serve(device));
         } else {
-            ring::spawn(device::serve_late(device, unopened));
+            ring::spawn(device::serve_late(device, unopened, first));
         }
     }
 
@@ -396,6 +451,7 @@ impl Port {
 impl Drop for Port {
     fn drop(&mut self) {
         self.stop_sockets(|_| true);
+        self.ledger.secured.iter().for_each(|secured| secured.end_handshakes());
     }
 }
 

@@ -4,7 +4,7 @@
 //! a deadline, and holds no receive buffer while it waits for its turn.
 //! **Not here.** Bytes after the handshake (`cipher`), how many may wait (`edge::handshakes`), files (`config`).
 
-use crate::policy::certificate;
+use crate::policy::certificate::{self, Certified};
 use crate::shard::cipher::Cipher;
 use crate::shard::log_gate::AddressLogGate;
 use crate::shard::resources::Resources;
@@ -12,10 +12,11 @@ use crate::shard::ring::{self, Receipt, Sent, Stream, Timer};
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::sign::SingleCertAndKey;
 use rustls::{HandshakeKind, ServerConfig, ServerConnection};
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -26,36 +27,54 @@ const BURST: Duration = Duration::from_millis(4);
 /// What a handshake may take at most: what the other end has said, and what it has not taken yet.
 pub const HANDSHAKE_BYTES_MAX: usize = 128 << 10;
 
-/// Who the daemon is to those that connect with TLS.
+/// Who the daemon is to those that connect with TLS: drivers, or the devices of a port.
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// Certificate, key, and what is asked of the other end.
     pub config: Arc<ServerConfig>,
+    /// The public key, to tell it from others by.
+    pub public_key: Arc<[u8]>,
     /// When the first of its certificates expires, in seconds since 1970.
     pub expires_s: i64,
 }
 
 impl Identity {
-    /// TLS 1.2 and 1.3 for HTTP/1.1 with this certificate; `verifier` is what whoever connects must pass, if anything.
-    /// Sessions are resumed by tickets, whose keys are this identity's own and in its memory alone.
+    /// For drivers: TLS 1.2 and 1.3 for HTTP/1.1; `verifier` is what whoever connects must pass, if anything.
     ///
     /// # Errors
     /// What the cryptography says; none is expected.
-    pub fn new(
-        certified: CertifiedKey,
-        expires_s: i64,
+    pub fn for_drivers(
+        certified: Certified,
         verifier: Option<Arc<dyn ClientCertVerifier>>,
     ) -> Result<Self, rustls::Error> {
         let verifier = verifier.unwrap_or_else(WebPkiClientVerifier::no_client_auth);
+        Identity::new(certified, verifier, vec![b"http/1.1".to_vec()])
+    }
+
+    /// For devices: TLS 1.2 and 1.3 for whatever they speak inside.
+    ///
+    /// # Errors
+    /// What the cryptography says; none is expected.
+    pub fn for_devices(certified: Certified) -> Result<Self, rustls::Error> {
+        Identity::new(certified, WebPkiClientVerifier::no_client_auth(), Vec::new())
+    }
+
+    /// Sessions are resumed by tickets, whose keys are this identity's own and in its memory alone.
+    fn new(
+        certified: Certified,
+        verifier: Arc<dyn ClientCertVerifier>,
+        protocols: Vec<Vec<u8>>,
+    ) -> Result<Self, rustls::Error> {
+        let Certified { key, public_key, expires_s } = certified;
         let mut config = ServerConfig::builder_with_provider(Arc::new(certificate::provider()))
             .with_safe_default_protocol_versions()?
             .with_client_cert_verifier(verifier)
-            .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+        config.alpn_protocols = protocols;
         config.ignore_client_order = true;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = Ticketer::new()?;
-        Ok(Identity { config: Arc::new(config), expires_s })
+        Ok(Identity { config: Arc::new(config), public_key, expires_s })
     }
 }
 
@@ -154,9 +173,11 @@ pub async fn shake_hands(
 ) -> Result<Secured, HandshakeFault> {
     let connection = ServerConnection::new(config).map_err(|error| HandshakeFault::Tls(io::Error::other(error)))?;
     let cipher = Cipher::of(connection);
-    let slow = stream.clone();
+    let (slow, is_late) = (stream.clone(), Rc::new(Cell::new(false)));
+    let told = is_late.clone();
     let _deadline = Timer::spawn(async move {
         tokio::time::sleep(time_max).await;
+        told.set(true);
         slow.abandon_send();
         slow.interrupt();
     });
@@ -186,6 +207,10 @@ pub async fn shake_hands(
             Err(_) => return Err(HandshakeFault::Gone),
         }
         if let Some(kind) = cipher.handshake_kind() {
+            // Its sends are given up from then on.
+            if is_late.get() {
+                return Err(HandshakeFault::Late);
+            }
             return Ok(Secured { cipher, first, is_resumed: kind == HandshakeKind::Resumed });
         }
     }

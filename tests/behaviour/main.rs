@@ -29,6 +29,7 @@ mod tcp_events;
 mod tcp_many;
 mod tcp_sharing;
 mod tls;
+mod tls_devices;
 mod tls_handshakes;
 mod tls_settings;
 mod udp;

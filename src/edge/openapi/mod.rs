@@ -66,6 +66,7 @@ fn operation(path: &str, route: &Route, method: &str) -> Value {
     match route.endpoint {
         Endpoint::Tap => operation["parameters"] = tap_parameters(),
         Endpoint::Join(_) => operation["parameters"] = join_parameters(),
+        Endpoint::JoinTls => operation["parameters"] = tls_join_parameters(),
         Endpoint::List(kind) => operation["parameters"] = list_parameters(kind, method),
         Endpoint::LogLevel if method == "put" => {
             let description = "A level, or targets with levels; empty for what the daemon started with";
@@ -83,12 +84,16 @@ fn operation(path: &str, route: &Route, method: &str) -> Value {
 fn responses(route: &Route, method: &str) -> Map<String, Value> {
     let mut responses = Map::new();
     match route.endpoint {
-        Endpoint::Join(_) => {
+        Endpoint::Join(_) | Endpoint::JoinTls => {
             responses.insert("101".into(), json!({ "description": "Joined: binary messages follow" }));
             for (status, description, schema) in [
                 ("400", "A parameter is bad", "ParameterError"),
                 ("403", "The port, or an entry of accept, is not allowed", "Error"),
-                ("409", "The port is in use by another program", "Error"),
+                (
+                    "409",
+                    "The port is in use by another program, or open with TLS and not without, or the reverse",
+                    "Error",
+                ),
                 ("422", "A parameter is missing", "ParameterError"),
                 ("426", "The request is no WebSocket upgrade", "Error"),
                 ("503", "No room, or the daemon is stopping", "Error"),
@@ -148,6 +153,20 @@ fn responses(route: &Route, method: &str) -> Map<String, Value> {
         }
     }
     responses
+}
+
+fn tls_join_parameters() -> Value {
+    let mut parameters = join_parameters();
+    let own = [
+        ("certificate", "The certificate that devices are shown and its chain, in PEM; with its key alone"),
+        ("private_key", "Its private key, in PEM; without a certificate one is made for it. Proxies log queries"),
+        ("tls", "The name of a certificate that the operator keeps, in the place of both"),
+    ];
+    let own = own.map(|(name, description)| {
+        json!({ "name": name, "in": "query", "description": description, "schema": { "type": "string" } })
+    });
+    parameters.as_array_mut().into_iter().for_each(|all| all.extend(own.clone()));
+    parameters
 }
 
 fn join_parameters() -> Value {

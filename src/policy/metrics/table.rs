@@ -21,7 +21,7 @@ pub struct Family {
 /// A family of counters, and which of its samples shows which count.
 pub(super) type Counter = (&'static str, &'static str, &'static [(&'static [(&'static str, &'static str)], Count)]);
 
-pub(super) const COUNTERS: [Counter; 23] = [
+pub(super) const COUNTERS: [Counter; 24] = [
     ("dispatch_devices_opened_total", "TCP devices that were let in.", &[(&[], Count::DevicesOpened)]),
     (
         "dispatch_devices_refused_total",
@@ -90,6 +90,18 @@ pub(super) const COUNTERS: [Counter; 23] = [
             (&[("result", "failed")], Count::TlsHandshakesFailed),
             (&[("result", "late")], Count::TlsHandshakesLate),
             (&[("result", "gone")], Count::TlsHandshakesGone),
+        ],
+    ),
+    (
+        "dispatch_device_tls_handshakes_total",
+        "TLS handshakes of devices: in full, of a resumed session, failed, let go as they took too long or their port closed, \
+         or left by the device.",
+        &[
+            (&[("result", "full")], Count::DeviceHandshakesFull),
+            (&[("result", "resumed")], Count::DeviceHandshakesResumed),
+            (&[("result", "failed")], Count::DeviceHandshakesFailed),
+            (&[("result", "late")], Count::DeviceHandshakesLate),
+            (&[("result", "gone")], Count::DeviceHandshakesGone),
         ],
     ),
     (

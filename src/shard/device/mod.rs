@@ -6,9 +6,11 @@
 //! **Not here.** Its queue (`queue`) and its writer (`writing`), who its drivers are (`policy::roster`), and the table it
 //! stands in (`port`).
 
+mod entering;
 mod queue;
 mod writing;
 
+pub use entering::{Entering, shake_hands};
 pub use queue::WriteQueue;
 pub use writing::{send_unsent, watch_under_way};
 
@@ -24,6 +26,7 @@ use crate::shard::outbox::{Appended, Subscription};
 use crate::shard::port::Port;
 use crate::shard::resources::Resources;
 use crate::shard::ring::{Buffer, Receipt, Stream};
+use crate::shard::tls::Secured;
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::rc::{Rc, Weak};
@@ -52,6 +55,9 @@ pub struct Device {
 /// leaves; with 16 bytes more an idle device cost 91 more (seen).
 const DEVICE_BYTES_MAX: usize = 88;
 const _: () = assert!(size_of::<Device>() <= DEVICE_BYTES_MAX);
+
+/// Bytes of a device, and the drivers that had no room for them.
+type Waiting = (Vec<u8>, Vec<Rc<Subscription>>);
 
 impl Device {
     /// A device that has just been accepted. [`serve`] is its task.
@@ -84,6 +90,14 @@ impl Device {
             port: Rc::downgrade(port),
             ledger: ledger.clone(),
         })
+    }
+
+    /// Takes over what the handshake came to; gives back what the device has sent behind it.
+    pub fn secure(&self, secured: Secured) -> Vec<u8> {
+        if let Some(port) = &self.ledger.secured {
+            port.keep(self.id, secured.cipher);
+        }
+        secured.first
     }
 
     fn resources(&self) -> &Rc<Resources> {
@@ -182,6 +196,10 @@ impl Device {
             // seen 2 ms each at 15,000 devices. This ends the receive as well, behind what has come.
             return self.stream.shutdown(Shutdown::Both);
         }
+        if let Some(secured) = &self.ledger.secured {
+            // All else was taken. Where this is not, the end of the connection says it.
+            let _ = self.stream.send_now(&secured.farewell(self.id));
+        }
         self.stream.shutdown(Shutdown::Write);
         self.stream.interrupt();
     }
@@ -213,9 +231,13 @@ impl Device {
         loop {
             match self.stream.receive(&self.resources().pool).await {
                 Ok(Receipt::Data(data)) => {
+                    let (waiting, end) = self.deliver(data);
                     // What is rare is boxed, here and in `serve`: an idle device is its reading alone.
-                    if let Some((data, waiting)) = self.deliver(data) {
+                    if let Some((data, waiting)) = waiting {
                         Box::pin(self.deliver_waiting(data, waiting)).await;
+                    }
+                    if let Some(end) = end {
+                        return self.ending.get().unwrap_or(end);
                     }
                 }
                 Ok(Receipt::End) => return self.ending.get().unwrap_or(DeviceEnd::DeviceClosed),
@@ -229,12 +251,24 @@ impl Device {
         }
     }
 
-    /// Hands the bytes to its drivers. Where some have no room, the bytes and who waits for them come back.
-    fn deliver(&self, data: Buffer) -> Option<(Vec<u8>, Vec<Rc<Subscription>>)> {
+    /// Hands the bytes to its drivers, opened where they are sealed. Where some have no room, the bytes and who waits for
+    /// them come back; and how the device ends behind them.
+    fn deliver(&self, data: Buffer) -> (Option<Waiting>, Option<DeviceEnd>) {
+        let Some(secured) = &self.ledger.secured else { return (self.hand_out(&data), None) };
+        match secured.open(self.id, &data) {
+            Ok(opened) => (self.hand_out(&opened.data), opened.has_ended.then_some(DeviceEnd::DeviceClosed)),
+            Err(error) => (None, Some(DeviceEnd::from_io(&error))),
+        }
+    }
+
+    fn hand_out(&self, data: &[u8]) -> Option<Waiting> {
+        if data.is_empty() {
+            return None;
+        }
         let counts = &self.resources().counts;
         self.received(data.len() as u64);
-        self.tap(|device| TapEvent::Received { device, data: &data });
-        let message = ToDriver::Received { device: self.name(), data: &data };
+        self.tap(|device| TapEvent::Received { device, data });
+        let message = ToDriver::Received { device: self.name(), data };
         let mut waiting = Vec::new();
         for (_, subscription) in self.audience.subscribers().iter() {
             match self.try_tell(subscription, &message) {
@@ -302,6 +336,7 @@ impl Drop for Device {
         let resources = self.resources();
         resources.devices.set(resources.devices.get() - 1);
         resources.shared.device_slots.add_permits(1);
+        self.ledger.secured.iter().for_each(|secured| secured.forget(self.id));
     }
 }
 
@@ -312,10 +347,13 @@ pub async fn serve(device: Rc<Device>) {
     Box::pin(leaving.end(end)).await;
 }
 
-/// The task of a device that `unopened` have to be told of first.
-pub async fn serve_late(device: Rc<Device>, unopened: Vec<Rc<Subscription>>) {
+/// The task of a device that `unopened` have to be told of first, and that has sent `first` behind its handshake.
+pub async fn serve_late(device: Rc<Device>, unopened: Vec<Rc<Subscription>>, first: Vec<u8>) {
     let leaving = Leaving { device, announced: false };
     leaving.device.tell_opened(unopened).await;
+    if let Some((data, waiting)) = leaving.device.hand_out(&first) {
+        leaving.device.deliver_waiting(data, waiting).await;
+    }
     let end = leaving.device.read().await;
     Box::pin(leaving.end(end)).await;
 }

@@ -1,6 +1,7 @@
 //! TLS as drivers and operators have it: an authority, its certificates in files, and clients that trust it.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,9 +12,13 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod, KeyPair,
     KeyUsagePurpose, RevokedCertParams, SerialNumber,
 };
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion,
+};
 use tungstenite::client::IntoClientRequest;
 
 use super::line::{Line, TlsStream};
@@ -197,4 +202,93 @@ pub fn connect(port: u16) -> TcpStream {
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
     stream.set_nodelay(true).unwrap();
     stream
+}
+
+/// A device with TLS, which takes any certificate.
+pub struct TlsDevice(TlsStream);
+
+impl TlsDevice {
+    /// Connects and shakes hands.
+    pub fn connect(port: u16) -> Self {
+        Self::with(port, rustls::ALL_VERSIONS)
+    }
+
+    /// The same with one version of TLS.
+    pub fn with_version(port: u16, version: &'static SupportedProtocolVersion) -> Self {
+        Self::with(port, &[version])
+    }
+
+    fn with(port: u16, versions: &[&'static SupportedProtocolVersion]) -> Self {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions).unwrap();
+        let config = config.dangerous().with_custom_certificate_verifier(Arc::new(Gullible(provider)));
+        Self(Client(Arc::new(config.with_no_client_auth())).connect(port))
+    }
+
+    /// The certificate that it was shown.
+    pub fn certificate(&self) -> Vec<u8> {
+        self.0.conn.peer_certificates().unwrap()[0].to_vec()
+    }
+
+    pub fn send(&mut self, data: &[u8]) {
+        self.0.write_all(data).unwrap();
+        self.0.flush().unwrap();
+    }
+
+    /// Reads exactly what is expected.
+    pub fn expect(&mut self, data: &[u8]) {
+        let mut read = vec![0; data.len()];
+        self.0.read_exact(&mut read).unwrap();
+        assert!(read == data, "{} bytes differ", data.len());
+    }
+
+    /// Says in TLS that nothing follows, and closes its sending side no further.
+    pub fn end_tls(&mut self) {
+        self.0.conn.send_close_notify();
+        self.0.flush().unwrap();
+    }
+
+    /// Fails unless the daemon ends the connection, in TLS as well, with nothing more sent.
+    pub fn ends(&mut self) {
+        assert_eq!(self.0.read(&mut [0; 64]).unwrap(), 0, "more was sent");
+    }
+}
+
+/// Takes any certificate, of any version.
+#[derive(Debug)]
+struct Gullible(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Gullible {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }

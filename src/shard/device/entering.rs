@@ -1,0 +1,66 @@
+//! A device with TLS before it is one: its handshake.
+//!
+//! **Invariants.** It has an id, and its drivers hear of it, only once the handshake is over. Its place among the devices is
+//! taken from the start.
+//! **Not here.** The handshake itself (`shard::tls`), and who is let in (`port`).
+
+use crate::policy::counts::Count;
+use crate::policy::port_id::PortId;
+use crate::shard::port::Port;
+use crate::shard::ring::Stream;
+use crate::shard::secured_port::SecuredPort;
+use crate::shard::tls::{self, HandshakeFault};
+use std::net::{Shutdown, SocketAddr};
+use std::rc::{Rc, Weak};
+use tokio::sync::OwnedSemaphorePermit;
+
+/// Whoever has connected to a port, and is no device yet.
+pub struct Entering {
+    /// Its socket.
+    pub stream: Stream,
+    /// Its address, in canonical form.
+    pub remote: SocketAddr,
+    /// Its place among the devices.
+    pub slot: OwnedSemaphorePermit,
+}
+
+/// Shakes hands, and has the port let the device in. A task of its own.
+pub async fn shake_hands(port: Weak<Port>, secured: Rc<SecuredPort>, entering: Entering) {
+    let Some((id, resources)) = port.upgrade().map(|port| (port.id(), port.resources().clone())) else { return };
+    let Ok(_room) = secured.room.acquire().await else { return };
+    let _under_way = secured.begin(&entering.stream);
+    let limits = resources.limits();
+    let config = secured.identity().config.clone();
+    let shaken = tls::shake_hands(&entering.stream, config, limits.tls_handshake_time_max, &resources).await;
+    let fault = match shaken {
+        Ok(done) => {
+            let count = if done.is_resumed { Count::DeviceHandshakesResumed } else { Count::DeviceHandshakesFull };
+            resources.counts.one(count);
+            if let Some(port) = port.upgrade() {
+                port.admit_secured(entering, done);
+            }
+            return;
+        }
+        Err(fault) => fault,
+    };
+    resources.counts.one(match fault {
+        HandshakeFault::Tls(_) => Count::DeviceHandshakesFailed,
+        HandshakeFault::Late => Count::DeviceHandshakesLate,
+        HandshakeFault::Gone => Count::DeviceHandshakesGone,
+    });
+    let Entering { stream, remote, .. } = entering;
+    if !matches!(fault, HandshakeFault::Gone)
+        && let Some(left_out) = resources.tls.failed_log.pass(remote.ip())
+    {
+        let PortId { transport, number } = id;
+        tracing::warn!(
+            server_protocol = transport.name(), server_port = number.get(), remote_ip = %remote.ip(), reason = %fault,
+            left_out, "TLS handshake of a device failed"
+        );
+    }
+    if matches!(fault, HandshakeFault::Tls(_)) {
+        // Else unread bytes would destroy the alert on its way.
+        stream.shutdown(Shutdown::Write);
+        stream.linger(&resources.pool, limits.linger_time_max, limits.linger_time_max).await;
+    }
+}
