@@ -23,6 +23,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Time that handshakes take in a row before they pause for as long.
 const BURST: Duration = Duration::from_millis(4);
+/// The longest such pause: where the process had to wait for a core, that time was none of the handshakes'.
+const PAUSE_MAX: Duration = Duration::from_millis(20);
 
 /// What a handshake may take at most: what the other end has said, and what it has not taken yet.
 pub const HANDSHAKE_BYTES_MAX: usize = 128 << 10;
@@ -140,7 +142,7 @@ impl Tls {
         // It is never closed.
         let permit = self.turns.acquire().await.ok();
         if self.spent.get() >= BURST {
-            tokio::time::sleep(self.spent.take()).await;
+            tokio::time::sleep(self.spent.take().min(PAUSE_MAX)).await;
         } else {
             ring::turn().await;
         }

@@ -2,6 +2,7 @@
 //! which certificate they are shown.
 
 use std::io::{Read, Write};
+use std::sync::OnceLock;
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -51,6 +52,12 @@ fn join(daemon: &Daemon, port: u16, more: Parameters) -> Driver {
     Driver::new(stream, pending)
 }
 
+/// Joins with a key that costs little to make and to sign with.
+fn join_with_key(daemon: &Daemon, port: u16) -> Driver {
+    static KEY: OnceLock<String> = OnceLock::new();
+    join(daemon, port, &[("private_key", KEY.get_or_init(|| Authority::new().issue(10).key))])
+}
+
 /// The common name of a certificate.
 fn name(certificate: &[u8]) -> String {
     x509_parser::parse_x509_certificate(certificate).unwrap().1.subject().to_string()
@@ -59,7 +66,7 @@ fn name(certificate: &[u8]) -> String {
 fn a_device_is_opened_after_its_handshake_and_speaks_in_the_clear_to_its_driver(shards: usize) {
     Setup::new(shards).run(|daemon| {
         let port = free_port();
-        let mut driver = join(daemon, port, &[]);
+        let mut driver = join_with_key(daemon, port);
         let counts = |devices| {
             json!({"udp_listeners": {}, "tcp_listeners": {port.to_string(): 1},
                    "tcp_clients": {port.to_string(): devices}})
@@ -86,7 +93,7 @@ fn a_device_is_opened_after_its_handshake_and_speaks_in_the_clear_to_its_driver(
 fn bytes_cross_whole_both_ways_with_either_version(shards: usize) {
     Setup::new(shards).run(|daemon| {
         let port = free_port();
-        let mut driver = join(daemon, port, &[]);
+        let mut driver = join_with_key(daemon, port);
         for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
             let mut device = TlsDevice::with_version(port, version);
             let addr = driver.opened();
@@ -226,7 +233,7 @@ fn a_port_has_tls_or_not_and_keeps_its_first_key(shards: usize) {
     let authority = Authority::new();
     Setup::new(shards).run(|daemon| {
         let (secure, plain) = (free_port(), free_port());
-        let mut first = join(daemon, secure, &[]);
+        let mut first = join_with_key(daemon, secure);
         let _plain = daemon.join_tcp(plain, "127.0.0.1");
         let refused = daemon.refusal(Transport::Tcp, &secure.to_string(), "127.0.0.1");
         assert_eq!(refused.status, 409, "{refused:?}");
@@ -255,7 +262,7 @@ fn a_port_has_tls_or_not_and_keeps_its_first_key(shards: usize) {
 fn a_handshake_that_fails_is_counted_and_logged_and_makes_no_message(shards: usize) {
     Setup::new(shards).run(|daemon| {
         let port = free_port();
-        let mut driver = join(daemon, port, &[]);
+        let mut driver = join_with_key(daemon, port);
         let mut stream = connect(port);
         stream.write_all(b"no TLS at all, but long enough").unwrap();
         let mut answer = Vec::new();
@@ -273,9 +280,9 @@ fn a_handshake_that_fails_is_counted_and_logged_and_makes_no_message(shards: usi
 }
 
 fn a_handshake_that_does_not_come_is_let_go_without_a_message(shards: usize) {
-    Setup::new(shards).limit("tls-handshake-ms-max", 2_000).run(|daemon| {
+    Setup::new(shards).limit("tls-handshake-ms-max", 4_000).run(|daemon| {
         let port = free_port();
-        let mut driver = join(daemon, port, &[]);
+        let mut driver = join_with_key(daemon, port);
         let mut stream = connect(port);
         stream.write_all(&[0x16, 3, 1]).unwrap();
         assert_eq!(stream.read(&mut [0; 16]).unwrap_or(0), 0, "it is let go without a word");
@@ -289,7 +296,7 @@ fn a_handshake_that_does_not_come_is_let_go_without_a_message(shards: usize) {
 fn a_source_that_nobody_accepts_gets_no_handshake(shards: usize) {
     Setup::new(shards).run(|daemon| {
         let port = free_port();
-        let _driver = join(daemon, port, &[]);
+        let _driver = join_with_key(daemon, port);
         Device::connect("127.0.0.2", port).is_disconnected();
         daemon.until_count("devices_refused_source", 1);
         assert_eq!(daemon.count("device_handshakes_gone") + daemon.count("device_handshakes_failed"), 0);
@@ -299,7 +306,7 @@ fn a_source_that_nobody_accepts_gets_no_handshake(shards: usize) {
 fn handshakes_end_with_their_port(shards: usize) {
     Setup::new(shards).limit("tls-handshake-ms-max", 3_600_000).run(|daemon| {
         let port = free_port();
-        let driver = join(daemon, port, &[]);
+        let driver = join_with_key(daemon, port);
         let mut stream = connect(port);
         stream.write_all(&[0x16, 3, 1]).unwrap();
         // Once it is no longer in the kernel's queue.
@@ -313,7 +320,7 @@ fn handshakes_end_with_their_port(shards: usize) {
 fn a_reply_followed_by_close_arrives_whole(shards: usize) {
     Setup::new(shards).run(|daemon| {
         let port = free_port();
-        let mut driver = join(daemon, port, &[]);
+        let mut driver = join_with_key(daemon, port);
         for size in [5, 400_000] {
             let mut device = TlsDevice::connect(port);
             let addr = driver.opened();
@@ -331,7 +338,7 @@ fn a_reply_followed_by_close_arrives_whole(shards: usize) {
 fn a_device_that_ends_its_tls_has_ended(shards: usize) {
     Setup::new(shards).run(|daemon| {
         let port = free_port();
-        let mut driver = join(daemon, port, &[]);
+        let mut driver = join_with_key(daemon, port);
         let mut device = TlsDevice::connect(port);
         let addr = driver.opened();
         device.send(b"last words");
@@ -345,7 +352,7 @@ fn a_device_that_ends_its_tls_has_ended(shards: usize) {
 fn a_driver_that_stops_reading_stops_its_device_and_loses_nothing(shards: usize) {
     Setup::new(shards).run(|daemon| {
         let port = free_port();
-        let mut driver = join(daemon, port, &[]);
+        let mut driver = join_with_key(daemon, port);
         let mut device = TlsDevice::connect(port);
         let addr = driver.opened();
         std::thread::scope(|scope| {
@@ -364,7 +371,7 @@ fn many_devices_at_once_are_all_let_in(shards: usize) {
     const DEVICES: usize = 100;
     Setup::new(shards).run(|daemon| {
         let port = free_port();
-        let mut driver = join(daemon, port, &[]);
+        let mut driver = join_with_key(daemon, port);
         std::thread::scope(|scope| {
             let devices: Vec<_> = (0..DEVICES).map(|_| scope.spawn(move || TlsDevice::connect(port))).collect();
             let mut ids: Vec<u64> = (0..DEVICES).map(|_| driver.opened().id).collect();
@@ -378,7 +385,7 @@ fn many_devices_at_once_are_all_let_in(shards: usize) {
 fn a_drain_ends_devices_in_good_order(shards: usize) {
     let mut daemon = Setup::new(shards).start();
     let port = free_port();
-    let mut driver = join(&daemon, port, &[]);
+    let mut driver = join_with_key(&daemon, port);
     let mut device = TlsDevice::connect(port);
     let addr = driver.opened();
     let silent = connect(port);

@@ -1,7 +1,7 @@
 //! Proves what is said of TLS settings and files that are not good, and that the daemon's own programs speak TLS.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use crate::harness::tls::{Authority, connect};
 use crate::harness::{BASES, Daemon, Device, Run, clear_environment, free_port, started};
@@ -101,6 +101,7 @@ fn listen(_daemon: &Daemon, tls_port: u16, ca: &str) {
     let mut line = String::new();
     notes.read_line(&mut line).unwrap();
     assert!(line.contains("joined tcp port"), "{line}");
+    let mut tap = tap(&url, &port_text, ca);
     let mut device = Device::connect("127.0.0.1", port);
     device.send(b"over TLS\n");
     for expected in ["opened", "over TLS"] {
@@ -110,7 +111,23 @@ fn listen(_daemon: &Daemon, tls_port: u16, ca: &str) {
     }
     std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"back\n").unwrap();
     device.expect(b"back\n");
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let mut tapped = BufReader::new(tap.stdout.take().unwrap()).lines();
+    assert!(tapped.any(|line| line.unwrap().contains("over TLS")), "the tap says nothing of it");
+    for program in [&mut tap, &mut child] {
+        program.kill().unwrap();
+        program.wait().unwrap();
+    }
     device.is_disconnected();
+}
+
+/// A tap in a terminal, by way of TLS, once it taps.
+fn tap(url: &str, port: &str, ca: &str) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dispatch"));
+    command.args(["tap", "tcp", port, "--url", url, "--ca", ca]);
+    clear_environment(&mut command);
+    let mut child = started(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()));
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("tapping tcp port"), "{line}");
+    child
 }

@@ -89,11 +89,7 @@ fn responses(route: &Route, method: &str) -> Map<String, Value> {
             for (status, description, schema) in [
                 ("400", "A parameter is bad", "ParameterError"),
                 ("403", "The port, or an entry of accept, is not allowed", "Error"),
-                (
-                    "409",
-                    "The port is in use by another program, or open with TLS and not without, or the reverse",
-                    "Error",
-                ),
+                ("409", "Another program has the port, or it is open in the other way (TLS or not)", "Error"),
                 ("422", "A parameter is missing", "ParameterError"),
                 ("426", "The request is no WebSocket upgrade", "Error"),
                 ("503", "No room, or the daemon is stopping", "Error"),
