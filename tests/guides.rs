@@ -163,7 +163,7 @@ fn every_start_error_and_refusal_is_under_troubleshooting() {
     let troubleshooting = guide("troubleshooting");
     for path in [
         "config/error.rs",
-        "server/mod.rs",
+        "server.rs",
         "logging.rs",
         "edge/api.rs",
         "edge/join.rs",
@@ -176,7 +176,7 @@ fn every_start_error_and_refusal_is_under_troubleshooting() {
     ] {
         let code = code(&read(&format!("src/{path}")));
         // Of logs and threads is what stands behind the errors of `server` and `logging`.
-        let code = if path == "server/mod.rs" { code.split("enum Event").next().unwrap() } else { &code };
+        let code = if path == "server.rs" { code.split("enum Event").next().unwrap() } else { &code };
         let told = literals(code).into_iter().filter(|literal| is_sentence(literal));
         for literal in told {
             assert!(is_said(&troubleshooting, &literal), "{path}: {literal}");
