@@ -7,4 +7,5 @@ pub mod logging;
 pub mod policy;
 pub mod protocol;
 pub mod server;
+pub mod service;
 pub mod shard;

@@ -10,9 +10,12 @@ use crate::edge::session::session_bytes_max;
 use crate::logging::{self, LogFormat};
 use crate::policy::ending::ProcessEnd;
 use crate::policy::token::Token;
+use crate::service::Service;
+use crate::service::handed::{self, HandedError};
 use crate::shard::mailbox::{Peers, Request};
 use crate::shard::resources::{LogControl, Resources, Shared};
 use crate::shard::ring::{self, Listener};
+use crate::shard::vitals::Vitals;
 use crate::shard::{Shard, sockets};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -49,6 +52,9 @@ pub enum StartError {
         /// What the kernel says.
         error: io::Error,
     },
+    /// What the service manager hands over is not what the API needs.
+    #[error(transparent)]
+    Handed(#[from] HandedError),
     /// io_uring is not to be had.
     #[error(
         "io_uring is refused ({error}): look at the sysctl kernel.io_uring_disabled (it must be 0) and at the \
@@ -102,12 +108,16 @@ enum Event {
 /// [`StartError`] where it cannot start.
 pub fn run(mut config: Config) -> Result<ProcessEnd, StartError> {
     check_kernel()?;
+    let handed = handed::api_listeners()?;
     let descriptors = raise_descriptor_limit();
     config.limits.devices_max = config::devices_max(descriptors, config.limits.devices_max);
     config.limits.handshakes_max = config::handshakes_max(descriptors, config.limits.handshakes_max);
     let (events, mut happened) = mpsc::channel(config.shards + EVENTS_BEYOND_SHARDS);
     watch_signals(events.clone())?;
-    let peers = start_shards(&config, events)?;
+    let listeners = api_listeners(&mut config, handed)?;
+    let vitals = Vitals::new(config.shards);
+    let service = Service::start(vitals.clone()).map_err(StartError::Thread)?;
+    let peers = start_shards(&config, listeners, &vitals, events)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(StartError::Thread)?;
     runtime.block_on(async {
         for _ in 0..config.shards {
@@ -119,26 +129,50 @@ pub fn run(mut config: Config) -> Result<ProcessEnd, StartError> {
             }
         }
         log_start(&config, descriptors);
-        let end = wait_for_the_end(&mut happened, &peers, config.limits.drain_time_max).await;
+        service.ready(format!("{} shards serve at {}", config.shards, config.api_address));
+        let end = wait_for_the_end(&mut happened, &peers, config.limits.drain_time_max, || {
+            vitals.drain();
+            service.stopping();
+        });
+        let end = end.await;
         tracing::info!(?end, "dispatch ends");
         Ok(end)
     })
 }
 
-/// Opens the API and starts a thread for each shard, which tells of its start and of its end.
-fn start_shards(config: &Config, events: mpsc::Sender<Event>) -> Result<Peers, StartError> {
-    let listeners = open_api(config)?;
+/// The API's listeners, of each shard: those that the service manager hands over, else our own. Where the first are, is
+/// where the API is, whatever the settings say.
+fn api_listeners(
+    config: &mut Config,
+    handed: Option<(SocketAddr, Vec<socket2::Socket>)>,
+) -> Result<Vec<Vec<socket2::Socket>>, StartError> {
+    let socket_bytes = config.limits.socket_bytes;
+    let Some((address, handed)) = handed else {
+        return Ok(open_api(config)?.into_iter().map(|listener| vec![listener]).collect());
+    };
+    (config.api_address, config.access.api_port) = (address, address.port());
+    sockets::deal_api(&handed, config.shards, socket_bytes).map_err(|error| StartError::Listen { address, error })
+}
+
+/// Starts a thread for each shard, which tells of its start and of its end.
+fn start_shards(
+    config: &Config,
+    listeners: Vec<Vec<socket2::Socket>>,
+    vitals: &Vitals,
+    events: mpsc::Sender<Event>,
+) -> Result<Peers, StartError> {
     let (peers, mailboxes) = Peers::new(config.shards);
     let log =
         LogControl { dropped_lines: logging::dropped_lines, filter: logging::filter, set_filter: logging::set_filter };
-    let shared = Shared::new(config.limits, config.access.clone(), config.observation, log, peers.clone());
+    let (limits, access) = (config.limits, config.access.clone());
+    let shared = Shared::new(limits, access, config.observation, log, peers.clone(), vitals.clone());
     let DaemonSecrets { secret, next, .. } = &config.secrets;
     let token = Token::new(secret.expose().to_owned(), next.as_ref().map(|next| next.expose().to_owned()));
     let cores = match config.pin {
         Switch::On => core_affinity::get_core_ids().unwrap_or_default(),
         Switch::Off => Vec::new(),
     };
-    for (shard, (listener, mailbox)) in listeners.into_iter().zip(mailboxes).enumerate() {
+    for (shard, (listeners, mailbox)) in listeners.into_iter().zip(mailboxes).enumerate() {
         let thread = ShardThread {
             shard,
             shards: config.shards,
@@ -149,7 +183,7 @@ fn start_shards(config: &Config, events: mpsc::Sender<Event>) -> Result<Peers, S
         };
         std::thread::Builder::new()
             .name(format!("shard-{shard}"))
-            .spawn(move || thread.run(listener, mailbox))
+            .spawn(move || thread.run(listeners, mailbox))
             .map_err(StartError::Thread)?;
     }
     Ok(peers)
@@ -191,7 +225,7 @@ impl Drop for ShardThread {
 }
 
 impl ShardThread {
-    fn run(self, listener: socket2::Socket, mailbox: mpsc::Receiver<Request>) {
+    fn run(self, listeners: Vec<socket2::Socket>, mailbox: mpsc::Receiver<Request>) {
         if let Some(core) = self.core
             && !core_affinity::set_for_current(core)
         {
@@ -204,10 +238,14 @@ impl ShardThread {
         };
         runtime.block_on(async {
             let resources = Rc::new(Resources::new(self.shard, self.shared.clone()));
-            let listener = Rc::new(Listener::new(listener));
-            ring::spawn(Api::new(resources.clone(), self.token.clone()).serve(listener.clone()));
+            let api = Api::new(resources.clone(), self.token.clone());
+            let listeners: Vec<_> = listeners.into_iter().map(|socket| Rc::new(Listener::new(socket))).collect();
+            for listener in &listeners {
+                ring::spawn(api.clone().serve(listener.clone()));
+            }
+            self.shared.vitals.beat(self.shard);
             let _ = self.events.send(Event::Started).await;
-            Shard::new(resources, listener).run(mailbox).await;
+            Shard::new(resources, listeners).run(mailbox).await;
         });
     }
 
@@ -299,12 +337,18 @@ fn watch_signals(events: mpsc::Sender<Event>) -> Result<(), StartError> {
     std::thread::Builder::new().name("signals".into()).spawn(watch).map(drop).map_err(StartError::Thread)
 }
 
-/// Waits for a signal, or for a shard's thread to end; then drains, under one deadline.
-async fn wait_for_the_end(happened: &mut mpsc::Receiver<Event>, peers: &Peers, drain_time_max: Duration) -> ProcessEnd {
+/// Waits for a signal, or for a shard's thread to end; then drains, under one deadline, which `tell` makes known.
+async fn wait_for_the_end(
+    happened: &mut mpsc::Receiver<Event>,
+    peers: &Peers,
+    drain_time_max: Duration,
+    tell: impl FnOnce(),
+) -> ProcessEnd {
     match happened.recv().await {
         Some(Event::Signal) => {}
         _ => return ProcessEnd::ShardFailed,
     }
+    tell();
     tracing::info!(drain_ms_max = drain_time_max.as_millis() as u64, "told to stop: draining");
     let drain = async {
         // No device ends before every shard has sent on what its drivers had sent.

@@ -29,7 +29,7 @@ const NO_MESSAGES: [&str; 5] = [
     "nothing runs on this thread yet",
     "a datagram larger than UDP carries",
 ];
-const GUIDES: [&str; 4] = ["operating", "tuning", "troubleshooting", "drivers"];
+const GUIDES: [&str; 5] = ["operating", "service", "tuning", "troubleshooting", "drivers"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -135,7 +135,7 @@ fn is_said(text: &str, format: &str) -> bool {
 
 #[test]
 fn every_message_of_the_program_is_explained() {
-    let guides = format!("{} {}", guide("troubleshooting"), guide("operating"));
+    let guides = ["troubleshooting", "operating", "service"].map(guide).join(" ");
     let metrics = read("observe/metrics.md");
     let mut missing = Vec::new();
     let mut found = 0;
@@ -151,7 +151,10 @@ fn every_message_of_the_program_is_explained() {
         }
     }
     assert!(found > 100, "only {found} messages were found");
-    assert!(missing.is_empty(), "neither in docs/troubleshooting.md nor in docs/operating.md: {missing:#?}");
+    assert!(
+        missing.is_empty(),
+        "in none of docs/troubleshooting.md, docs/operating.md and docs/service.md: {missing:#?}"
+    );
 }
 
 #[test]
@@ -160,6 +163,7 @@ fn every_start_error_and_refusal_is_under_troubleshooting() {
     for path in [
         "config/error.rs",
         "server.rs",
+        "service/handed.rs",
         "logging.rs",
         "edge/api.rs",
         "edge/join.rs",

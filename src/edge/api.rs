@@ -250,6 +250,7 @@ impl Api {
         }
         match route.endpoint {
             Endpoint::Health => Ok(Asked::Answer(Answer::json(200, String::new()))),
+            Endpoint::Ready => Ok(Asked::Answer(reports::readiness(&self.resources))),
             Endpoint::Version => Ok(Asked::Answer(reports::version())),
             Endpoint::Join(transport) => {
                 JoinRequest::parse(head, transport).map(|request| Asked::Session(SessionRequest::Join(request)))

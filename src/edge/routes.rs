@@ -21,6 +21,8 @@ pub enum Endpoint {
     Statistics,
     /// That the daemon is alive.
     Health,
+    /// Whether it serves newcomers.
+    Ready,
     /// What runs here.
     Version,
     /// Everything that is counted, for Prometheus.
@@ -103,9 +105,10 @@ const fn read_delete(endpoint: Endpoint, path: &'static str, summary: &'static s
 }
 
 /// Every route.
-pub const ROUTES: [Route; 16] = [
+pub const ROUTES: [Route; 17] = [
     read(Endpoint::Statistics, "/", "Joined drivers and connected devices of every open port"),
     open(Endpoint::Health, "/healthz", "Whether the daemon is alive"),
+    open(Endpoint::Ready, "/readyz", "Whether every shard answers and the daemon is not stopping"),
     open(Endpoint::Version, "/version", "What version runs"),
     read(
         Endpoint::Metrics,

@@ -23,6 +23,7 @@ pub mod sockets;
 mod survey;
 pub mod taps;
 pub mod udp;
+pub mod vitals;
 
 use crate::policy::counts::{Count, ShardCount};
 use crate::policy::ending::{JoinRefusal, PortEnd};
@@ -61,8 +62,8 @@ const TAPS_PART: u32 = 10;
 /// One shard.
 pub struct Shard {
     resources: Rc<Resources>,
-    /// The API's listener on this shard, which a drain stops.
-    api: RefCell<Option<Rc<Listener>>>,
+    /// The API's listeners on this shard, which a drain stops.
+    api: RefCell<Vec<Rc<Listener>>>,
     ports: RefCell<HashMap<PortId, Rc<Port>>>,
     /// When a driver last left a port, and its sockets were stopped if need be: they close soon after.
     left: RefCell<HashMap<PortId, Instant>>,
@@ -72,10 +73,10 @@ pub struct Shard {
 
 impl Shard {
     /// A shard without ports.
-    pub fn new(resources: Rc<Resources>, api: Rc<Listener>) -> Rc<Self> {
+    pub fn new(resources: Rc<Resources>, api: Vec<Rc<Listener>>) -> Rc<Self> {
         Rc::new(Shard {
             resources,
-            api: RefCell::new(Some(api)),
+            api: RefCell::new(api),
             ports: RefCell::default(),
             left: RefCell::default(),
             hasten_at: Cell::new(None),
@@ -289,9 +290,7 @@ impl Shard {
         let time_max = self.resources.limits().drain_time_max;
         let now = Instant::now();
         self.hasten_at.set(Some(now + (time_max - time_max / HASTEN_PART)));
-        if let Some(api) = self.api.take() {
-            api.stop();
-        }
+        self.api.take().iter().for_each(|api| api.stop());
         self.ports.borrow().values().for_each(|port| port.stop_accepting());
         let shard = self.clone();
         ring::spawn(async move {

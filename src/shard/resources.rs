@@ -20,6 +20,7 @@ use crate::shard::process;
 use crate::shard::ring::{DatagramBatch, Pool};
 use crate::shard::settling::Settling;
 use crate::shard::taps::Taps;
+use crate::shard::vitals::Vitals;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -46,6 +47,8 @@ pub struct Shared {
     pub log: LogControl,
     /// The way to every shard.
     pub peers: Peers,
+    /// Whether every shard's loop turns.
+    pub vitals: Vitals,
     /// When the process started.
     pub started: Started,
     /// Room for devices.
@@ -82,7 +85,14 @@ pub struct Started {
 
 impl Shared {
     /// Everything free, from here on.
-    pub fn new(limits: Limits, access: Access, observation: Observation, log: LogControl, peers: Peers) -> Self {
+    pub fn new(
+        limits: Limits,
+        access: Access,
+        observation: Observation,
+        log: LogControl,
+        peers: Peers,
+        vitals: Vitals,
+    ) -> Self {
         let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Shared {
             limits,
@@ -90,6 +100,7 @@ impl Shared {
             observation,
             log,
             peers,
+            vitals,
             started: Started { at: Instant::now(), since_epoch },
             device_slots: Arc::new(Semaphore::new(limits.devices_max.min(Semaphore::MAX_PERMITS))),
             ports: Budget::new(limits.ports_max),

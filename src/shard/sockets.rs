@@ -62,6 +62,21 @@ pub fn open_api(address: SocketAddr, shards: usize, socket_bytes: usize) -> io::
     Ok(listeners)
 }
 
+/// Deals out listeners that were opened elsewhere, so that each shard has one at least and each listener is accepted on:
+/// where there are fewer than shards, several accept on duplicates of one, of which a connection wakes one.
+///
+/// # Errors
+/// What the kernel says of duplicates and options.
+pub fn deal_api(listeners: &[Socket], shards: usize, socket_bytes: usize) -> io::Result<Vec<Vec<Socket>>> {
+    let mut dealt: Vec<Vec<Socket>> = (0..shards).map(|_| Vec::new()).collect();
+    for turn in 0..shards.max(listeners.len()) {
+        let listener = &listeners[turn % listeners.len()];
+        bound_buffers(listener, socket_bytes)?;
+        dealt[turn % shards].push(listener.try_clone()?);
+    }
+    Ok(dealt)
+}
+
 /// Bounds what the kernel keeps for each connection, each way; it doubles the number for its own use. Zero leaves it to
 /// grow by itself, to several MiB for a peer that does not read, which a container's limit counts.
 fn bound_buffers(listener: &Socket, bytes: usize) -> io::Result<()> {

@@ -20,6 +20,7 @@ mod limits;
 mod lists;
 mod metrics;
 mod refused;
+mod service_manager;
 mod stories;
 mod tap;
 mod tap_command;

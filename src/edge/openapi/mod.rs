@@ -107,6 +107,10 @@ fn responses(route: &Route, method: &str) -> Map<String, Value> {
             }
         }
         Endpoint::Health => drop(responses.insert("200".into(), json!({ "description": "Alive" }))),
+        Endpoint::Ready => {
+            responses.insert("200".into(), json!({ "description": "Ready" }));
+            responses.insert("503".into(), answer("A shard does not answer, or the daemon is stopping", "Error"));
+        }
         Endpoint::Statistics => drop(responses.insert("200".into(), answer("The numbers", "Statistics"))),
         Endpoint::Version => drop(responses.insert("200".into(), answer("The version", "Version"))),
         Endpoint::Metrics => {
