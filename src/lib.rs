@@ -2,6 +2,7 @@
 
 pub mod command;
 pub mod config;
+pub mod drain;
 pub mod edge;
 pub mod logging;
 pub mod policy;
@@ -9,3 +10,4 @@ pub mod protocol;
 pub mod server;
 pub mod service;
 pub mod shard;
+pub mod takeover;

@@ -9,9 +9,11 @@
 
 pub mod handed;
 
+use crate::shard::handover::{Handed, Place};
 use crate::shard::vitals::Vitals;
 use sd_notify::NotifyState;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,13 @@ const NOTICES_MAX: usize = 16;
 const LOOKS: u32 = 4;
 /// It is not looked more often than this, however short that time is: a shard tells four beats a second.
 const LOOK_PAUSE_MIN: Duration = Duration::from_millis(50);
+
+/// The name in the manager's store of the API's listeners.
+const STORED_API: &str = "api";
+/// The name there of device ports' sockets.
+const STORED_PORT: &str = "port";
+/// Descriptors of one notice; the kernel takes no more (SCM_MAX_FD).
+const STORED_BATCH: usize = 253;
 
 /// The way to the service manager.
 #[derive(Debug, Clone)]
@@ -33,6 +42,8 @@ enum Notice {
     Ready(String),
     Reloading,
     Stopping,
+    Store(Vec<Handed>),
+    Unstore,
 }
 
 impl Service {
@@ -65,6 +76,22 @@ impl Service {
     /// The daemon begins to drain.
     pub fn stopping(&self) {
         self.give(Notice::Stopping);
+    }
+
+    /// Whether there is a manager.
+    pub fn is_there(&self) -> bool {
+        self.notices.is_some()
+    }
+
+    /// Leaves sockets with the manager, who hands them to the next daemon; as many as its store takes
+    /// (`FileDescriptorStoreMax`).
+    pub fn store(&self, sockets: Vec<Handed>) {
+        self.give(Notice::Store(sockets));
+    }
+
+    /// Has the manager forget what was left with it: this daemon has it.
+    pub fn unstore(&self) {
+        self.give(Notice::Unstore);
     }
 
     fn give(&self, notice: Notice) {
@@ -106,6 +133,12 @@ impl Teller {
     fn tell(&mut self, notice: &Notice) {
         match notice {
             Notice::Ready(status) => self.send(&[NotifyState::Ready, NotifyState::Status(status)]),
+            Notice::Store(sockets) => self.store(sockets),
+            Notice::Unstore => {
+                for name in [STORED_API, STORED_PORT] {
+                    self.send(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
+                }
+            }
             Notice::Stopping => self.send(&[NotifyState::Stopping, NotifyState::Status("draining")]),
             Notice::Reloading => {
                 // Without the time, the manager takes it for a reload that nobody asked for.
@@ -116,8 +149,25 @@ impl Teller {
         }
     }
 
+    fn store(&mut self, sockets: &[Handed]) {
+        let (api, ports): (Vec<&Handed>, Vec<&Handed>) = sockets.iter().partition(|handed| handed.place == Place::Api);
+        for (name, sockets) in [(STORED_API, api), (STORED_PORT, ports)] {
+            let descriptors: Vec<BorrowedFd<'_>> = sockets.iter().map(|handed| handed.socket.as_fd()).collect();
+            for batch in descriptors.chunks(STORED_BATCH) {
+                // An error that waits in a socket of datagrams is no reason to forget it.
+                let states = [NotifyState::FdStore, NotifyState::FdName(name), NotifyState::Custom("FDPOLL=0")];
+                let sent = sd_notify::notify_with_fds(&states, batch);
+                self.warn_once(sent);
+            }
+        }
+    }
+
     fn send(&mut self, states: &[NotifyState<'_>]) {
         let sent = sd_notify::notify(states);
+        self.warn_once(sent);
+    }
+
+    fn warn_once(&mut self, sent: io::Result<()>) {
         if let Err(error) = &sent
             && !self.is_failing
         {

@@ -133,6 +133,8 @@ pub struct Resources {
     pub requests: RefCell<BTreeMap<&'static str, Histogram>>,
     /// Connections to the API that have not joined.
     pub handshakes: Cell<usize>,
+    /// Connections to the API whose first request has not been answered.
+    pub newcomers: Cell<usize>,
     /// Places that sessions of this shard have taken, those that are about to join included.
     pub sessions: Cell<usize>,
     /// The last refusals.
@@ -178,6 +180,7 @@ impl Resources {
             loop_turn: Histogram::default(),
             requests: RefCell::default(),
             handshakes: Cell::new(0),
+            newcomers: Cell::new(0),
             sessions: Cell::new(0),
             refusals: RefCell::default(),
             surveys: Semaphore::new(SURVEYS_MAX),

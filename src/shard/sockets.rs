@@ -16,6 +16,8 @@ const BACKLOG: i32 = 4_096;
 /// What is asked for as a UDP socket's receive buffer, so that a burst survives a busy turn of the loop; the kernel caps
 /// it at `net.core.rmem_max`.
 const DATAGRAM_RECEIVE_BYTES: usize = 1 << 20;
+/// The same for a socket that was handed over.
+const DATAGRAM_HELD_BYTES: usize = 8 << 20;
 
 /// Opens a device port for one family: a listening socket, whose connections' buffers are `socket_bytes` each way, or a
 /// bound one for datagrams.
@@ -75,6 +77,18 @@ pub fn deal_api(listeners: &[Socket], shards: usize, socket_bytes: usize) -> io:
         dealt[turn % shards].push(listener.try_clone()?);
     }
     Ok(dealt)
+}
+
+/// Sets the buffers of a device port's socket that was opened elsewhere. Datagrams may have to wait in it for their driver,
+/// so it gets as much as the kernel gives.
+///
+/// # Errors
+/// What setsockopt(2) says.
+pub fn adopt(port: PortId, socket: &Socket, socket_bytes: usize) -> io::Result<()> {
+    match port.transport {
+        Transport::Tcp => bound_buffers(socket, socket_bytes),
+        Transport::Udp => socket.set_recv_buffer_size(DATAGRAM_HELD_BYTES),
+    }
 }
 
 /// Bounds what the kernel keeps for each connection, each way; it doubles the number for its own use. Zero leaves it to

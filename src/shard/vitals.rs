@@ -56,12 +56,17 @@ impl Vitals {
         self.0.draining.store(true, Ordering::Relaxed);
     }
 
+    /// Whether it drains.
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Relaxed)
+    }
+
     /// Whether newcomers are served as they should be.
     ///
     /// # Errors
     /// Why they are not.
     pub fn readiness(&self) -> Result<(), Unready> {
-        if self.0.draining.load(Ordering::Relaxed) {
+        if self.is_draining() {
             return Err(Unready::Draining);
         }
         let oldest_ms = self.now_ms().saturating_sub(SILENCE_MAX.as_millis() as u64);
