@@ -5,15 +5,21 @@
 //! **Not here.** Settings (`config`), what a shard does (`shard`, `edge`).
 
 use crate::config::{self, Config, DaemonSecrets, Switch};
+use crate::drain::{self, Pace};
 use crate::edge::api::Api;
 use crate::edge::session::session_bytes_max;
 use crate::logging::{self, LogFormat};
 use crate::policy::ending::ProcessEnd;
 use crate::policy::token::Token;
+use crate::service::Service;
+use crate::service::handed::{self, HandedError, Inherited};
+use crate::shard::handover::Meanwhile;
 use crate::shard::mailbox::{Peers, Request};
 use crate::shard::resources::{LogControl, Resources, Shared};
 use crate::shard::ring::{self, Listener};
+use crate::shard::vitals::Vitals;
 use crate::shard::{Shard, sockets};
+use crate::takeover::{self, Meeting, Taken, TakeoverError};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -49,6 +55,12 @@ pub enum StartError {
         /// What the kernel says.
         error: io::Error,
     },
+    /// What the service manager hands over is not what the API needs.
+    #[error(transparent)]
+    Handed(#[from] HandedError),
+    /// Nothing is taken over, or nobody could take over from this one.
+    #[error(transparent)]
+    Takeover(#[from] TakeoverError),
     /// io_uring is not to be had.
     #[error(
         "io_uring is refused ({error}): look at the sysctl kernel.io_uring_disabled (it must be 0) and at the \
@@ -93,6 +105,7 @@ enum Event {
     StartFailed(StartError),
     ShardEnded,
     Signal,
+    TakenOver,
 }
 
 /// Runs the daemon until it is told to stop. Returns on the thread that called; shards' threads are then still there, as
@@ -102,43 +115,114 @@ enum Event {
 /// [`StartError`] where it cannot start.
 pub fn run(mut config: Config) -> Result<ProcessEnd, StartError> {
     check_kernel()?;
+    let (inherited, taken) = inherit(&config)?;
+    let has_stored = taken.is_none() && !(inherited.api.is_empty() && inherited.ports.is_empty());
     let descriptors = raise_descriptor_limit();
     config.limits.devices_max = config::devices_max(descriptors, config.limits.devices_max);
     config.limits.handshakes_max = config::handshakes_max(descriptors, config.limits.handshakes_max);
     let (events, mut happened) = mpsc::channel(config.shards + EVENTS_BEYOND_SHARDS);
     watch_signals(events.clone())?;
-    let peers = start_shards(&config, events)?;
+    let listeners = api_listeners(&mut config, inherited.api)?;
+    let (meeting, taken) = meeting(&config, taken)?;
+    let vitals = Vitals::new(config.shards);
+    let service = Service::start(vitals.clone()).map_err(StartError::Thread)?;
+    let peers = start_shards(&config, listeners, &vitals, events.clone())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(StartError::Thread)?;
     runtime.block_on(async {
+        peers.inherit(inherited.ports).await;
         for _ in 0..config.shards {
             match happened.recv().await {
                 Some(Event::Started) => {}
                 Some(Event::StartFailed(error)) => return Err(error),
                 Some(Event::Signal) => return Ok(ProcessEnd::Drained),
-                Some(Event::ShardEnded) | None => return Ok(ProcessEnd::ShardFailed),
+                Some(Event::ShardEnded | Event::TakenOver) | None => return Ok(ProcessEnd::ShardFailed),
             }
         }
+        match taken {
+            Some(taken) => taken.finish(&peers).await?,
+            None => peers.resume().await,
+        }
+        if has_stored {
+            service.unstore();
+        }
+        if let Some(meeting) = meeting {
+            open_meeting(meeting, &peers, &vitals, events)?;
+        }
         log_start(&config, descriptors);
-        let end = wait_for_the_end(&mut happened, &peers, config.limits.drain_time_max).await;
+        service.ready(format!("{} shards serve at {}", config.shards, config.api_address));
+        let leaving = Leaving { peers, vitals, service, drain_time_max: config.limits.drain_time_max };
+        let end = leaving.wait_for_the_end(&mut happened).await;
         tracing::info!(?end, "dispatch ends");
         Ok(end)
     })
 }
 
-/// Opens the API and starts a thread for each shard, which tells of its start and of its end.
-fn start_shards(config: &Config, events: mpsc::Sender<Event>) -> Result<Peers, StartError> {
-    let listeners = open_api(config)?;
+/// What this daemon starts with: the sockets of the one that runs, or those that the service manager hands over.
+fn inherit(config: &Config) -> Result<(Inherited, Option<Taken>), StartError> {
+    let handed = handed::inherited()?;
+    let (Switch::On, Some(path)) = (config.upgrades.takeover, &config.upgrades.socket) else {
+        return Ok((handed, None));
+    };
+    let mut taken = takeover::take(path)?;
+    let (api, ports) = (std::mem::take(&mut taken.api), std::mem::take(&mut taken.ports));
+    Ok((Inherited { api, ports }, Some(taken)))
+}
+
+/// Where the next daemon finds this one: the place that was taken over with the rest, else a new one.
+fn meeting(config: &Config, taken: Option<Taken>) -> Result<(Option<Meeting>, Option<Taken>), StartError> {
+    let Some(path) = &config.upgrades.socket else { return Ok((None, taken)) };
+    let Some(mut taken) = taken else { return Ok((Some(Meeting::make(path)?), None)) };
+    let meeting = taken.meeting.take().map(Meeting::of);
+    Ok((meeting, Some(taken)))
+}
+
+/// Starts the thread that hands everything over to the next daemon.
+fn open_meeting(
+    meeting: Meeting,
+    peers: &Peers,
+    vitals: &Vitals,
+    events: mpsc::Sender<Event>,
+) -> Result<(), StartError> {
+    let (peers, vitals) = (peers.clone(), vitals.clone());
+    let taken_over = move || drop(events.blocking_send(Event::TakenOver));
+    let serve = move || takeover::serve(&meeting, &peers, &vitals, taken_over);
+    std::thread::Builder::new().name("takeover".into()).spawn(serve).map(drop).map_err(StartError::Thread)
+}
+
+/// The API's listeners, of each shard: those that were inherited, else our own. Where the first are, is where the API is,
+/// whatever the settings say.
+fn api_listeners(
+    config: &mut Config,
+    inherited: Vec<socket2::Socket>,
+) -> Result<Vec<Vec<socket2::Socket>>, StartError> {
+    let Some(first) = inherited.first() else {
+        return Ok(open_api(config)?.into_iter().map(|listener| vec![listener]).collect());
+    };
+    let address = handed::listening_on(first).ok_or(TakeoverError::Socket)?;
+    (config.api_address, config.access.api_port) = (address, address.port());
+    sockets::deal_api(&inherited, config.shards, config.limits.socket_bytes)
+        .map_err(|error| StartError::Listen { address, error })
+}
+
+/// Starts a thread for each shard, which tells of its start and of its end.
+fn start_shards(
+    config: &Config,
+    listeners: Vec<Vec<socket2::Socket>>,
+    vitals: &Vitals,
+    events: mpsc::Sender<Event>,
+) -> Result<Peers, StartError> {
     let (peers, mailboxes) = Peers::new(config.shards);
     let log =
         LogControl { dropped_lines: logging::dropped_lines, filter: logging::filter, set_filter: logging::set_filter };
-    let shared = Shared::new(config.limits, config.access.clone(), config.observation, log, peers.clone());
+    let (limits, access) = (config.limits, config.access.clone());
+    let shared = Shared::new(limits, access, config.observation, log, peers.clone(), vitals.clone());
     let DaemonSecrets { secret, next, .. } = &config.secrets;
     let token = Token::new(secret.expose().to_owned(), next.as_ref().map(|next| next.expose().to_owned()));
     let cores = match config.pin {
         Switch::On => core_affinity::get_core_ids().unwrap_or_default(),
         Switch::Off => Vec::new(),
     };
-    for (shard, (listener, mailbox)) in listeners.into_iter().zip(mailboxes).enumerate() {
+    for (shard, (listeners, mailbox)) in listeners.into_iter().zip(mailboxes).enumerate() {
         let thread = ShardThread {
             shard,
             shards: config.shards,
@@ -149,7 +233,7 @@ fn start_shards(config: &Config, events: mpsc::Sender<Event>) -> Result<Peers, S
         };
         std::thread::Builder::new()
             .name(format!("shard-{shard}"))
-            .spawn(move || thread.run(listener, mailbox))
+            .spawn(move || thread.run(listeners, mailbox))
             .map_err(StartError::Thread)?;
     }
     Ok(peers)
@@ -191,7 +275,7 @@ impl Drop for ShardThread {
 }
 
 impl ShardThread {
-    fn run(self, listener: socket2::Socket, mailbox: mpsc::Receiver<Request>) {
+    fn run(self, listeners: Vec<socket2::Socket>, mailbox: mpsc::Receiver<Request>) {
         if let Some(core) = self.core
             && !core_affinity::set_for_current(core)
         {
@@ -204,10 +288,16 @@ impl ShardThread {
         };
         runtime.block_on(async {
             let resources = Rc::new(Resources::new(self.shard, self.shared.clone()));
-            let listener = Rc::new(Listener::new(listener));
-            ring::spawn(Api::new(resources.clone(), self.token.clone()).serve(listener.clone()));
+            let api = Api::new(resources.clone(), self.token.clone());
+            let listeners: Vec<_> = listeners.into_iter().map(|socket| Rc::new(Listener::new(socket))).collect();
+            for listener in &listeners {
+                // Until every shard has started, and has what it inherits.
+                listener.pause();
+                ring::spawn(api.clone().serve(listener.clone()));
+            }
+            self.shared.vitals.beat(self.shard);
             let _ = self.events.send(Event::Started).await;
-            Shard::new(resources, listener).run(mailbox).await;
+            Shard::new(resources, listeners).run(mailbox).await;
         });
     }
 
@@ -299,35 +389,52 @@ fn watch_signals(events: mpsc::Sender<Event>) -> Result<(), StartError> {
     std::thread::Builder::new().name("signals".into()).spawn(watch).map(drop).map_err(StartError::Thread)
 }
 
-/// Waits for a signal, or for a shard's thread to end; then drains, under one deadline.
-async fn wait_for_the_end(happened: &mut mpsc::Receiver<Event>, peers: &Peers, drain_time_max: Duration) -> ProcessEnd {
-    match happened.recv().await {
-        Some(Event::Signal) => {}
-        _ => return ProcessEnd::ShardFailed,
-    }
-    tracing::info!(drain_ms_max = drain_time_max.as_millis() as u64, "told to stop: draining");
-    let drain = async {
-        // No device ends before every shard has sent on what its drivers had sent.
-        ask_all(peers, |reply| Request::Settle { reply }).await;
-        ask_all(peers, |reply| Request::Drain { reply }).await;
-    };
-    tokio::select! {
-        () = drain => ProcessEnd::Drained,
-        () = tokio::time::sleep(drain_time_max) => ProcessEnd::DrainDeadline,
-        event = happened.recv() => match event {
-            Some(Event::Signal) => ProcessEnd::SecondSignal,
-            _ => ProcessEnd::ShardFailed,
-        },
-    }
+/// What the end of the process takes.
+struct Leaving {
+    peers: Peers,
+    vitals: Vitals,
+    service: Service,
+    drain_time_max: Duration,
 }
 
-/// Asks every shard, and waits until each has replied.
-async fn ask_all(peers: &Peers, request: impl Fn(mpsc::Sender<usize>) -> Request) {
-    let (reply, mut replies) = mpsc::channel(peers.shards());
-    for shard in 0..peers.shards() {
-        peers.ask(shard, request(reply.clone())).await;
+impl Leaving {
+    /// Waits for a signal, for another daemon that has taken over, or for a shard's thread to end; then drains, under one
+    /// deadline.
+    async fn wait_for_the_end(&self, happened: &mut mpsc::Receiver<Event>) -> ProcessEnd {
+        let pace = match happened.recv().await {
+            Some(Event::Signal) => Pace::AtOnce,
+            Some(Event::TakenOver) => Pace::InWaves,
+            _ => return ProcessEnd::ShardFailed,
+        };
+        self.vitals.drain();
+        self.service.stopping();
+        let drain_ms_max = self.drain_time_max.as_millis() as u64;
+        match pace {
+            Pace::AtOnce => tracing::info!(drain_ms_max, "told to stop: draining"),
+            Pace::InWaves => tracing::info!(drain_ms_max, "another daemon has taken over: draining"),
+        }
+        let drain = async {
+            if pace == Pace::AtOnce && self.service.is_there() {
+                self.store().await;
+            }
+            drain::run(&self.peers, pace, self.drain_time_max).await;
+        };
+        tokio::select! {
+            () = drain => ProcessEnd::Drained,
+            () = tokio::time::sleep(self.drain_time_max) => ProcessEnd::DrainDeadline,
+            event = happened.recv() => match event {
+                Some(Event::Signal | Event::TakenOver) => ProcessEnd::SecondSignal,
+                _ => ProcessEnd::ShardFailed,
+            },
+        }
     }
-    for _ in 0..peers.shards() {
-        replies.recv().await;
+
+    /// Leaves the sockets with the service manager, for the daemon that it starts next.
+    async fn store(&self) {
+        self.peers.ask_all(|reply| Request::Pause { reply }).await;
+        match self.peers.hand_over(Meanwhile::Freeze).await {
+            Ok(sockets) => self.service.store(sockets),
+            Err(error) => tracing::warn!(%error, "the sockets cannot be left with the service manager"),
+        }
     }
 }

@@ -23,14 +23,15 @@ const OTHER_SENTENCES: [&str; 10] = [
     "shard/ring/mod.rs",
 ];
 /// Sentences that are no messages: the version, a content type, reasons of lints, and what a debug build checks.
-const NO_MESSAGES: [&str; 5] = [
+const NO_MESSAGES: [&str; 6] = [
     "dispatch v",
     "text/plain; version=0.0.4; charset=utf-8",
     "no shard runs in this program",
     "nothing runs on this thread yet",
+    "this thread serves nobody else",
     "a datagram larger than UDP carries",
 ];
-const GUIDES: [&str; 4] = ["operating", "tuning", "troubleshooting", "drivers"];
+const GUIDES: [&str; 5] = ["operating", "service", "tuning", "troubleshooting", "drivers"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -136,7 +137,7 @@ fn is_said(text: &str, format: &str) -> bool {
 
 #[test]
 fn every_message_of_the_program_is_explained() {
-    let guides = format!("{} {}", guide("troubleshooting"), guide("operating"));
+    let guides = ["troubleshooting", "operating", "service"].map(guide).join(" ");
     let metrics = read("observe/metrics.md");
     let mut missing = Vec::new();
     let mut found = 0;
@@ -152,7 +153,10 @@ fn every_message_of_the_program_is_explained() {
         }
     }
     assert!(found > 100, "only {found} messages were found");
-    assert!(missing.is_empty(), "neither in docs/troubleshooting.md nor in docs/operating.md: {missing:#?}");
+    assert!(
+        missing.is_empty(),
+        "in none of docs/troubleshooting.md, docs/operating.md and docs/service.md: {missing:#?}"
+    );
 }
 
 #[test]
@@ -161,6 +165,8 @@ fn every_start_error_and_refusal_is_under_troubleshooting() {
     for path in [
         "config/error.rs",
         "server.rs",
+        "service/handed.rs",
+        "takeover/mod.rs",
         "logging.rs",
         "edge/api.rs",
         "edge/join.rs",

@@ -50,6 +50,8 @@ pub(super) struct Arguments {
     #[command(flatten)]
     pub(super) access: AccessArguments,
     #[command(flatten)]
+    pub(super) upgrades: UpgradeArguments,
+    #[command(flatten)]
     pub(super) shards: ShardArguments,
     #[command(flatten)]
     pub(super) ring: RingArguments,
@@ -112,6 +114,18 @@ pub(super) struct AccessArguments {
     /// Where drivers may send datagrams: to `any` address, as to broadcasts, or to those that they have `accepted`
     #[arg(long, value_name = "RULE", env = "DISPATCH_UDP_EGRESS", default_value = "any", value_parser = Egress::parse)]
     pub(super) udp_egress: Egress,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Upgrades")]
+pub(super) struct UpgradeArguments {
+    /// Whether to take the sockets over from the daemon that runs, which then drains and ends; nobody is refused meanwhile
+    #[arg(long, value_name = "SWITCH", env = "DISPATCH_TAKEOVER", default_value = "off", value_enum)]
+    #[arg(num_args = 0..=1, default_missing_value = "on")]
+    pub(super) takeover: Switch,
+    /// Unix socket at which the daemon can be taken over, by its own user and root; none unless set
+    #[arg(long, value_name = "PATH", env = "DISPATCH_TAKEOVER_SOCKET", default_value = "", hide_default_value = true)]
+    pub(super) takeover_socket: String,
 }
 
 #[derive(Debug, Args)]

@@ -75,6 +75,10 @@ pub(super) struct DriverArguments {
     #[arg(long, value_name = "MS", env = "DISPATCH_DRAIN_MS_MAX")]
     #[arg(default_value = "10000", value_parser = milliseconds(0, HOUR_MS))]
     drain_ms_max: Duration,
+    /// How long a port that was handed over by another daemon waits for its drivers; devices that connect wait with it
+    #[arg(long, value_name = "MS", env = "DISPATCH_TAKEOVER_WAIT_MS_MAX")]
+    #[arg(default_value = "15000", value_parser = milliseconds(0, HOUR_MS))]
+    takeover_wait_ms_max: Duration,
 }
 
 #[derive(Debug, Args)]
@@ -174,6 +178,7 @@ pub(super) fn limits(
         handshakes_max: drivers.handshakes_max,
         ports_max: drivers.ports_max,
         linger_time_max: drivers.linger_ms_max,
+        takeover_wait_max: drivers.takeover_wait_ms_max,
         drain_time_max: drivers.drain_ms_max,
     }
 }

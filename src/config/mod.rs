@@ -17,6 +17,7 @@ mod settings;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::FromArgMatches;
 use clap::error::ErrorKind;
@@ -44,6 +45,8 @@ pub struct Config {
     pub api_address: SocketAddr,
     /// Shards to run; at least 1.
     pub shards: usize,
+    /// How upgrades are made.
+    pub upgrades: Upgrades,
     /// Whether their threads are pinned.
     pub pin: Switch,
     /// How log lines look, and with it what is logged where no filter is set.
@@ -59,6 +62,15 @@ pub struct Config {
     /// The bounds. Its `devices_max` is the setting itself, 0 included: pass it through `devices_max` once the
     /// descriptor limit is known.
     pub limits: Limits,
+}
+
+/// How this daemon takes over from another, and is taken over.
+#[derive(Debug, Clone)]
+pub struct Upgrades {
+    /// Whether it takes over; then there is a socket.
+    pub takeover: Switch,
+    /// The Unix socket where daemons meet.
+    pub socket: Option<PathBuf>,
 }
 
 /// What the program was asked to do.
@@ -180,6 +192,7 @@ fn check(arguments: &Arguments, environment: &Environment) -> Result<Config, Con
     Ok(Config {
         api_address,
         shards,
+        upgrades: upgrades(arguments)?,
         pin: arguments.shards.pin,
         log_format: if production { LogFormat::Json } else { LogFormat::Readable },
         log_filter: Some(arguments.logging.log_level.clone()).filter(|filter| !filter.is_empty()),
@@ -196,6 +209,17 @@ fn check(arguments: &Arguments, environment: &Environment) -> Result<Config, Con
         },
         limits,
     })
+}
+
+fn upgrades(arguments: &Arguments) -> Result<Upgrades, ConfigError> {
+    let upgrades = &arguments.upgrades;
+    let path = &upgrades.takeover_socket;
+    let socket = (!path.is_empty()).then(|| PathBuf::from(path));
+    if upgrades.takeover == Switch::On && socket.is_none() {
+        let reason = "needs --takeover-socket, at which the running daemon is asked for its sockets".to_owned();
+        return Err(contradiction("takeover", reason));
+    }
+    Ok(Upgrades { takeover: upgrades.takeover, socket })
 }
 
 /// The bounds that depend on one another.
@@ -341,6 +365,16 @@ mod tests {
         for (flag, below) in [("--message-bytes-max", "131071"), ("--outbox-bytes-max", "204799")] {
             assert!(line(&[flag, below], &[], &[]).starts_with(flag));
         }
+    }
+
+    #[test]
+    fn a_takeover_needs_to_know_where() {
+        let none = config(&[], &[], &[]).upgrades;
+        assert_eq!((none.takeover, none.socket), (Switch::Off, None));
+        let taking = config(&["--takeover"], &[("DISPATCH_TAKEOVER_SOCKET", "/run/d")], &[]).upgrades;
+        assert_eq!((taking.takeover, taking.socket), (Switch::On, Some(PathBuf::from("/run/d"))));
+        let refused = line(&["--takeover"], &[], &[]);
+        assert!(refused.starts_with("--takeover (DISPATCH_TAKEOVER): needs --takeover-socket"), "{refused}");
     }
 
     #[test]

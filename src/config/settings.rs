@@ -107,7 +107,8 @@ fn setting(argument: &Arg) -> Option<Setting> {
     let short = argument.get_short().map_or_else(String::new, |short| format!("-{short}, "));
     let default = argument.get_default_values().first().map(|value| value.to_string_lossy().into_owned());
     let default = match default.as_deref() {
-        None | Some("") => "by `SG_ENV`".to_owned(),
+        None | Some("") if unit == "FILTER" => "by `SG_ENV`".to_owned(),
+        None | Some("") => String::new(),
         Some(default) => match unit {
             "BYTES" => format!("{default} bytes"),
             "MS" => format!("{default} ms"),

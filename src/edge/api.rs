@@ -5,7 +5,7 @@
 
 use crate::edge::answers::{error, refused};
 use crate::edge::door::{Caller, Door, Refused};
-use crate::edge::handshakes::{Handshake, Handshakes};
+use crate::edge::handshakes::{Handshake, Handshakes, Newcomer};
 use crate::edge::join::{JoinRequest, Joins, SessionRequest};
 use crate::edge::page;
 use crate::edge::reports::{self, Report};
@@ -74,17 +74,18 @@ impl Api {
     pub async fn serve(self: Rc<Self>, listener: Rc<Listener>) {
         while let Some((stream, peer)) = accept::next(&listener, &self.resources).await {
             let remote = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-            ring::spawn(self.clone().converse(stream, remote));
+            ring::spawn(self.clone().converse(stream, remote, Newcomer::new(self.resources.clone())));
         }
     }
 
     /// Answers the requests of one connection in turn.
-    async fn converse(self: Rc<Self>, stream: Stream, remote: SocketAddr) {
+    async fn converse(self: Rc<Self>, stream: Stream, remote: SocketAddr, newcomer: Newcomer) {
         let remote_ip = remote.ip();
         if stream.set_nodelay().is_err() {
             return;
         }
         let mut waiting = Some(self.handshakes.begin(&stream));
+        let mut newcomer = Some(newcomer);
         let mut bytes = Vec::new();
         let ending = loop {
             let turn = match self.next_request(&stream, remote_ip, &mut bytes, waiting.as_mut()).await {
@@ -108,6 +109,7 @@ impl Api {
                         Ok(ready) => {
                             let sent = self.send(&stream, ready.upgrade(&request_id)).await;
                             self.resources.answered(route, began_at.elapsed());
+                            drop(newcomer.take());
                             if sent {
                                 ready.serve(stream, self.resources.clone(), bytes).await;
                             }
@@ -125,6 +127,7 @@ impl Api {
                 break out;
             }
             let sent = self.send(&stream, out).await;
+            drop(newcomer.take());
             self.resources.answered(route, began_at.elapsed());
             if !sent {
                 return;
@@ -211,7 +214,8 @@ impl Api {
             self.route(head, remote_ip, &request_id, waiting).await.unwrap_or_else(Asked::Answer)
         };
         let is_sent_away = matches!(&asked, Asked::Answer(answer) if answer.status == 429);
-        let keeps = head.keeps_alive() && !has_body && !is_sent_away;
+        let is_last = is_sent_away || self.resources.shared.vitals.is_draining();
+        let keeps = head.keeps_alive() && !has_body && !is_last;
         Turn {
             asked,
             head_bytes: head.head_bytes,
@@ -252,6 +256,7 @@ impl Api {
         match route.endpoint {
             Endpoint::Page => Ok(Asked::Answer(page::answer(head))),
             Endpoint::Health => Ok(Asked::Answer(Answer::json(200, String::new()))),
+            Endpoint::Ready => Ok(Asked::Answer(reports::readiness(&self.resources))),
             Endpoint::Version => Ok(Asked::Answer(reports::version())),
             Endpoint::Join(transport) => {
                 JoinRequest::parse(head, transport).map(|request| Asked::Session(SessionRequest::Join(request)))

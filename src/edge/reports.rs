@@ -160,6 +160,14 @@ async fn metrics(resources: &Resources, shards: &[ShardCount]) -> Answer {
     Answer { content_type: exposition::CONTENT_TYPE, ..Answer::json(200, metrics.into_text()) }
 }
 
+/// Whether newcomers are served, with the reason where they are not.
+pub fn readiness(resources: &Resources) -> Answer {
+    match resources.shared.vitals.readiness() {
+        Ok(()) => Answer::json(200, String::new()),
+        Err(unready) => error(503, &unready.to_string()),
+    }
+}
+
 /// What runs.
 pub fn version() -> Answer {
     let version = json!({

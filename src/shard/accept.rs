@@ -26,7 +26,7 @@ pub async fn devices(port: Weak<Port>, listener: Rc<Listener>) {
         let Some((stream, peer)) = next(&listener, &resources).await else { return };
         // Another shard may have taken the last slot meanwhile; then the connection waits here.
         let Some(slot) = wait_for_room(&resources, &listener).await else { return };
-        let Some(port) = port.upgrade().filter(|_| !listener.is_stopped()) else { return };
+        let Some(port) = port.upgrade() else { return };
         port.admit(stream, SocketAddr::new(peer.ip().to_canonical(), peer.port()), slot);
     }
 }

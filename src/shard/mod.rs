@@ -8,6 +8,7 @@ pub mod accept;
 pub mod commands;
 pub mod credit;
 pub mod device;
+pub mod handover;
 pub mod ledger;
 pub mod log_gate;
 pub mod mailbox;
@@ -23,6 +24,7 @@ pub mod sockets;
 mod survey;
 pub mod taps;
 pub mod udp;
+pub mod vitals;
 
 use crate::policy::counts::{Count, ShardCount};
 use crate::policy::ending::{JoinRefusal, PortEnd};
@@ -30,7 +32,8 @@ use crate::policy::port_id::PortId;
 use crate::policy::roster::SessionId;
 use crate::policy::sources::Sources;
 use crate::protocol::tapped::TapEvent;
-use mailbox::{Join, Request, TapJoin};
+use handover::Held;
+use mailbox::{Join, Request, TapJoin, Wave};
 use outbox::{Outbox, Served, Subscription};
 use port::Port;
 use resources::Resources;
@@ -61,24 +64,33 @@ const TAPS_PART: u32 = 10;
 /// One shard.
 pub struct Shard {
     resources: Rc<Resources>,
-    /// The API's listener on this shard, which a drain stops.
-    api: RefCell<Option<Rc<Listener>>>,
+    /// The API's listeners on this shard, which a drain stops.
+    api: RefCell<Vec<Rc<Listener>>>,
     ports: RefCell<HashMap<PortId, Rc<Port>>>,
     /// When a driver last left a port, and its sockets were stopped if need be: they close soon after.
     left: RefCell<HashMap<PortId, Instant>>,
-    /// When a drain gives up what holds it up; set once it has begun.
-    hasten_at: Cell<Option<Instant>>,
+    /// Sockets that were handed over, until drivers join their ports.
+    held: Held,
+    /// Whether no driver may join for now, as the sockets are being handed over.
+    frozen: Cell<bool>,
+    /// When it began to accept, or went on: until then, ports may be another daemon's that is about to end.
+    resumed_at: Cell<Instant>,
+    /// When a drain has begun.
+    draining_since: Cell<Option<Instant>>,
 }
 
 impl Shard {
     /// A shard without ports.
-    pub fn new(resources: Rc<Resources>, api: Rc<Listener>) -> Rc<Self> {
+    pub fn new(resources: Rc<Resources>, api: Vec<Rc<Listener>>) -> Rc<Self> {
         Rc::new(Shard {
             resources,
-            api: RefCell::new(Some(api)),
+            api: RefCell::new(api),
             ports: RefCell::default(),
             left: RefCell::default(),
-            hasten_at: Cell::new(None),
+            held: Held::default(),
+            frozen: Cell::new(false),
+            resumed_at: Cell::new(Instant::now()),
+            draining_since: Cell::new(None),
         })
     }
 
@@ -124,7 +136,11 @@ impl Shard {
             Request::Recall { reply } => drop(reply.send(self.resources.history.borrow().held())),
             Request::Survey { .. } | Request::Gather { .. } | Request::Disconnect { .. } => self.look_through(request),
             Request::Settle { reply } => self.settle(reply),
-            Request::Drain { reply } => self.drain(reply),
+            Request::Drain { wave, reply } => self.drain(wave, reply),
+            Request::Pause { reply } => self.pause(reply),
+            Request::HandOver { meanwhile, reply } => self.hand_over(meanwhile, reply),
+            Request::Inherit { sockets } => self.inherit(sockets),
+            Request::Resume => self.resume(),
         }
     }
 
@@ -145,6 +161,9 @@ impl Shard {
     }
 
     fn join(self: &Rc<Self>, join: Join) {
+        if self.frozen.get() && !self.is_draining() {
+            return self.join_later(join);
+        }
         let port = match self.port_for(join.port, &join.sources) {
             Err(JoinRefusal::InUse) if self.was_left_just_now(join.port) => return self.join_later(join),
             Err(refusal) => {
@@ -182,8 +201,12 @@ impl Shard {
         }
     }
 
-    /// Whether a port may be in use by a socket of our own: the kernel closes it when its last operation is done.
+    /// Whether a port may be in use by a socket of our own, or of a daemon before us: the kernel closes it when its last
+    /// operation is done.
     fn was_left_just_now(&self, id: PortId) -> bool {
+        if self.resumed_at.get().elapsed() < CLOSING_TIME_MAX {
+            return true;
+        }
         self.left.borrow().get(&id).is_some_and(|left_at| left_at.elapsed() < CLOSING_TIME_MAX)
     }
 
@@ -202,12 +225,12 @@ impl Shard {
             return Err(JoinRefusal::Draining);
         }
         if let Some(port) = self.ports.borrow().get(&id) {
-            port.open_sockets(sources)?;
+            port.open_sockets(sources, &self.held)?;
             return Ok(port.clone());
         }
         let slot = self.resources.shared.ports.reserve(1).ok_or(JoinRefusal::TooManyPorts)?;
         let port = Port::new(id, self.resources.clone(), slot);
-        port.open_sockets(sources)?;
+        port.open_sockets(sources, &self.held)?;
         self.resources.counts.one(Count::PortsOpened);
         tracing::info!(server_protocol = id.transport.name(), server_port = id.number.get(), "port opened");
         self.ports.borrow_mut().insert(id, port.clone());
@@ -289,32 +312,34 @@ impl Shard {
     /// drain's time at most.
     fn settle(self: &Rc<Self>, reply: mpsc::Sender<usize>) {
         let time_max = self.resources.limits().drain_time_max;
-        let now = Instant::now();
-        self.hasten_at.set(Some(now + (time_max - time_max / HASTEN_PART)));
-        if let Some(api) = self.api.take() {
-            api.stop();
-        }
+        let since = self.draining_since.get().unwrap_or_else(Instant::now);
+        self.draining_since.set(Some(since));
+        self.held.close();
+        self.api.take().iter().for_each(|api| api.stop());
         self.ports.borrow().values().for_each(|port| port.stop_accepting());
         let shard = self.clone();
         ring::spawn(async move {
             tokio::time::sleep(DRAIN_GRACE.min(time_max / HASTEN_PART)).await;
             let settling = &shard.resources.settling;
             settling.begin();
-            while !settling.is_settled() && Instant::now() < now + time_max / 2 {
+            while !settling.is_settled() && since.elapsed() < time_max / 2 {
                 tokio::time::sleep(DRAIN_PAUSE).await;
             }
             let _ = reply.send(shard.resources.shard).await;
         });
     }
 
-    /// Has what is there end in good order.
-    fn drain(self: &Rc<Self>, reply: mpsc::Sender<usize>) {
-        self.ports.borrow().values().for_each(|port| port.drain());
+    /// Has the ports of one wave end in good order; with the last one, all there is.
+    fn drain(self: &Rc<Self>, wave: Wave, reply: Option<mpsc::Sender<usize>>) {
+        self.ports.borrow().values().filter(|port| wave.has(port.id())).for_each(|port| port.drain());
         self.resources.settling.end();
+        let Some(reply) = reply else { return };
+        let time_max = self.resources.limits().drain_time_max;
+        let time_before_haste = time_max - time_max / HASTEN_PART;
         let shard = self.clone();
         ring::spawn(async move {
             while !shard.is_drained() {
-                if shard.hasten_at.get().is_some_and(|at| Instant::now() >= at) {
+                if shard.draining_since.get().is_some_and(|since| since.elapsed() >= time_before_haste) {
                     shard.ports.borrow().values().for_each(|port| port.hasten_drain());
                 }
                 tokio::time::sleep(DRAIN_PAUSE).await;
@@ -335,7 +360,7 @@ impl Shard {
     }
 
     fn is_draining(&self) -> bool {
-        self.hasten_at.get().is_some()
+        self.draining_since.get().is_some()
     }
 
     fn is_drained(&self) -> bool {

@@ -15,6 +15,7 @@ use crate::protocol::message::{DeviceAddr, DeviceName, IpText, ToDriver};
 use crate::protocol::tapped::TapEvent;
 use crate::shard::commands::{Action, Commands};
 use crate::shard::device::{self, Device};
+use crate::shard::handover::{Handed, Held, Place};
 use crate::shard::ledger::Ledger;
 use crate::shard::outbox::{Appended, Subscription};
 use crate::shard::resources::Resources;
@@ -23,6 +24,7 @@ use crate::shard::taps::Done;
 use crate::shard::{accept, sockets, udp};
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 use tokio::sync::OwnedSemaphorePermit;
@@ -98,15 +100,16 @@ impl Port {
         self.roster.borrow()
     }
 
-    /// Opens the sockets that `sources` need and that are not open.
+    /// Opens the sockets that `sources` need and that are not open; those that are held are taken.
     ///
     /// # Errors
     /// Why they cannot be opened; then none of them is. A host that lacks one of two families is no error.
-    pub fn open_sockets(self: &Rc<Self>, sources: &Sources) -> Result<(), JoinRefusal> {
+    pub fn open_sockets(self: &Rc<Self>, sources: &Sources, held: &Held) -> Result<(), JoinRefusal> {
         let mut opened = Vec::new();
         let mut served = false;
-        for family in Family::ALL.into_iter().filter(|&family| sources.has(family)) {
-            if self.sockets.borrow().iter().any(|(open, _)| *open == family) {
+        let families = || Family::ALL.into_iter().filter(|&family| sources.has(family));
+        for family in families() {
+            if held.has(self.id(), family) || self.sockets.borrow().iter().any(|(open, _)| *open == family) {
                 served = true;
                 continue;
             }
@@ -118,6 +121,9 @@ impl Port {
         }
         if opened.is_empty() && !served {
             return Err(JoinRefusal::NoFamily);
+        }
+        for family in families() {
+            opened.extend(held.take(self.id(), family).into_iter().map(|socket| (family, socket)));
         }
         for (family, socket) in opened {
             let socket = match self.id().transport {
@@ -163,6 +169,44 @@ impl Port {
     /// Lets no new device in. A socket for datagrams stays for what drivers have sent.
     pub fn stop_accepting(&self) {
         self.stop_sockets(|_| self.id().transport == Transport::Tcp);
+    }
+
+    /// Lets no new device in until it is resumed; those that connect wait in the kernel's queue.
+    pub fn pause_accepting(&self) {
+        self.listeners().iter().for_each(|listener| listener.pause());
+    }
+
+    /// Lets devices in again.
+    pub fn resume_accepting(&self) {
+        self.listeners().iter().for_each(|listener| listener.resume());
+    }
+
+    /// Whether a device may be let in at any moment.
+    pub fn is_accepting(&self) -> bool {
+        self.listeners().iter().any(|listener| listener.is_accepting())
+    }
+
+    /// Its sockets once more, to be handed over.
+    ///
+    /// # Errors
+    /// That there is no descriptor left.
+    pub fn duplicates(&self) -> io::Result<Vec<Handed>> {
+        let duplicate = |(family, socket): &(Family, PortSocket)| {
+            let socket = match socket {
+                PortSocket::Listener(listener) => listener.duplicate()?,
+                PortSocket::Datagrams(datagrams) => datagrams.duplicate()?,
+            };
+            Ok(Handed { place: Place::Port(self.id(), *family), socket })
+        };
+        self.sockets.borrow().iter().map(duplicate).collect()
+    }
+
+    fn listeners(&self) -> Vec<Rc<Listener>> {
+        let listener = |(_, socket): &(Family, PortSocket)| match socket {
+            PortSocket::Listener(listener) => Some(listener.clone()),
+            PortSocket::Datagrams(_) => None,
+        };
+        self.sockets.borrow().iter().filter_map(listener).collect()
     }
 
     /// Stops what is left and ends every device; when all have ended, the sessions are let go.
@@ -283,6 +327,10 @@ impl Port {
 
     /// Lets a device in, if a driver accepts its source and the port has room.
     pub fn admit(self: &Rc<Self>, stream: Stream, remote: SocketAddr, slot: OwnedSemaphorePermit) {
+        // It was accepted in the moment that its listener was stopped for good.
+        if self.draining.get() {
+            return;
+        }
         let source = remote.ip();
         let counts = &self.resources().counts;
         if self.roster.borrow().accepting(source).next().is_none() {

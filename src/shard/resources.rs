@@ -21,6 +21,7 @@ use crate::shard::process;
 use crate::shard::ring::{DatagramBatch, Pool};
 use crate::shard::settling::Settling;
 use crate::shard::taps::Taps;
+use crate::shard::vitals::Vitals;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -47,6 +48,8 @@ pub struct Shared {
     pub log: LogControl,
     /// The way to every shard.
     pub peers: Peers,
+    /// Whether every shard's loop turns.
+    pub vitals: Vitals,
     /// When the process started.
     pub started: Started,
     /// Room for devices.
@@ -83,7 +86,14 @@ pub struct Started {
 
 impl Shared {
     /// Everything free, from here on.
-    pub fn new(limits: Limits, access: Access, observation: Observation, log: LogControl, peers: Peers) -> Self {
+    pub fn new(
+        limits: Limits,
+        access: Access,
+        observation: Observation,
+        log: LogControl,
+        peers: Peers,
+        vitals: Vitals,
+    ) -> Self {
         let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Shared {
             limits,
@@ -91,6 +101,7 @@ impl Shared {
             observation,
             log,
             peers,
+            vitals,
             started: Started { at: Instant::now(), since_epoch },
             device_slots: Arc::new(Semaphore::new(limits.devices_max.min(Semaphore::MAX_PERMITS))),
             ports: Budget::new(limits.ports_max),
@@ -125,6 +136,8 @@ pub struct Resources {
     pub requests: RefCell<BTreeMap<&'static str, Histogram>>,
     /// Connections to the API that have not joined.
     pub handshakes: Cell<usize>,
+    /// Connections to the API whose first request has not been answered.
+    pub newcomers: Cell<usize>,
     /// Places that sessions of this shard have taken, those that are about to join included.
     pub sessions: Cell<usize>,
     /// The last refusals.
@@ -171,6 +184,7 @@ impl Resources {
             loop_turn: Histogram::default(),
             requests: RefCell::default(),
             handshakes: Cell::new(0),
+            newcomers: Cell::new(0),
             sessions: Cell::new(0),
             refusals: RefCell::default(),
             surveys: Semaphore::new(SURVEYS_MAX),

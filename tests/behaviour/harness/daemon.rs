@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -23,6 +24,7 @@ pub struct Setup {
     flags: Vec<String>,
     variables: Vec<(String, String)>,
     wrapper: Vec<String>,
+    stdin: Stdio,
     public: Option<process::PublicBinary>,
     token: String,
     in_environment: bool,
@@ -38,6 +40,7 @@ impl Setup {
             flags: Vec::new(),
             variables: Vec::new(),
             wrapper: Vec::new(),
+            stdin: Stdio::null(),
             public: None,
             token: "testing".to_owned(),
             in_environment: false,
@@ -76,6 +79,12 @@ impl Setup {
     /// Repeats the program's name, as the usual image does.
     pub fn with_name_repeated(mut self) -> Self {
         self.name_repeated = true;
+        self
+    }
+
+    /// Starts it with this as its standard input.
+    pub fn stdin(mut self, descriptor: OwnedFd) -> Self {
+        self.stdin = descriptor.into();
         self
     }
 
@@ -135,7 +144,7 @@ impl Setup {
         }
         command.args(["--pin", "off"]).args(&self.flags);
         command.envs(self.variables);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(self.stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = super::process::started(&mut command);
         let log = Log::default();
         log.follow(child.stdout.take().unwrap());

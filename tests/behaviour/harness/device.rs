@@ -115,6 +115,20 @@ impl Device {
         bytes
     }
 
+    /// Reads this many bytes, or what comes before the end; or says what went wrong.
+    pub fn try_take(&mut self, size: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; size];
+        let mut taken = 0;
+        while taken < size {
+            match self.stream.read(&mut bytes[taken..])? {
+                0 => break,
+                count => taken += count,
+            }
+        }
+        bytes.truncate(taken);
+        Ok(bytes)
+    }
+
     /// Reads this many bytes at a time with pauses, this often at most, or until the daemon ends the connection.
     pub fn read_slowly(&mut self, bytes: usize, pause: Duration, times: usize) {
         let mut buffer = vec![0; bytes];

@@ -5,6 +5,7 @@ mod daemon;
 mod device;
 mod driver;
 mod http;
+mod manager;
 mod message;
 mod metrics;
 mod process;
@@ -15,6 +16,7 @@ pub use daemon::{Daemon, Setup, UPGRADE, join_target};
 pub use device::{Datagrams, Device};
 pub use driver::Driver;
 pub use http::Connection;
+pub use manager::Manager;
 pub use message::{Addr, Event, close, pattern, request, write};
 pub use metrics::Metrics;
 pub use process::{

@@ -149,6 +149,12 @@ pub fn clear_environment(command: &mut Command) {
         "SERVER_SECRET",
         "PLACE_SERVER_SECRET_NEXT",
         "SERVER_SECRET_NEXT",
+        "NOTIFY_SOCKET",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "LISTEN_FDNAMES",
     ] {
         command.env_remove(name);
     }
