@@ -342,7 +342,7 @@ impl Daemon {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let after = self.observe();
-            if after == *before {
+            if after.is_within(before) {
                 return;
             }
             assert!(Instant::now() < deadline, "left behind: {after:#?}\nat the start: {before:#?}");
