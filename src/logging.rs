@@ -37,6 +37,16 @@ pub enum LogFormat {
     Json,
 }
 
+impl LogFormat {
+    /// The level where no filter is set.
+    pub fn level(self) -> &'static str {
+        match self {
+            LogFormat::Readable => "debug",
+            LogFormat::Json => "info",
+        }
+    }
+}
+
 /// Why logging does not start.
 #[derive(Debug, Error)]
 pub enum LogError {
@@ -61,7 +71,7 @@ impl Logging {
     /// # Errors
     /// [`LogError`]; nothing is logged then.
     pub fn start(format: LogFormat, filter: Option<&str>) -> Result<Logging, LogError> {
-        let start = filter.unwrap_or(level(format)).to_owned();
+        let start = filter.unwrap_or(format.level()).to_owned();
         let filter = parse_filter(&start).map_err(LogError::Filter)?;
         let (lines, writer) = bounded(io::stdout(), LINES_MAX);
         let dropped = lines.error_counter();
@@ -152,13 +162,6 @@ fn parse_filter(text: &str) -> Result<EnvFilter, String> {
     EnvFilter::builder().parse(directives.join(",")).map_err(|error| error.to_string())
 }
 
-fn level(format: LogFormat) -> &'static str {
-    match format {
-        LogFormat::Readable => "debug",
-        LogFormat::Json => "info",
-    }
-}
-
 fn bounded(output: impl io::Write + Send + 'static, lines_max: usize) -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default().lossy(true).buffered_lines_limit(lines_max).thread_name("log").finish(output)
 }
@@ -212,7 +215,7 @@ mod tests {
         let lines = Lines::default();
         let output = lines.clone();
         let make = move || output.clone();
-        let filter = EnvFilter::new(level(format));
+        let filter = EnvFilter::new(format.level());
         let events = || {
             tracing::info!(port = 6001, "port opened");
             tracing::debug!("device \u{1b}[31mopened");

@@ -8,14 +8,16 @@ use std::path::{Path, PathBuf};
 use uring_dispatch::config::settings;
 use uring_dispatch::policy::counts::Count;
 
-/// How paths of sources begin whose sentences are no messages: help, documents, the page, request heads, and what
+/// How paths of sources begin whose sentences are no messages: help, documents, files, the page, request heads, and what
 /// `listen` and `tap` print of devices.
-const OTHER_SENTENCES: [&str; 10] = [
+const OTHER_SENTENCES: [&str; 12] = [
     "command/listen/show.rs",
     "command/tap/capture.rs",
     "command/tap/show.rs",
     "config/arguments.rs",
+    "config/effective.rs",
     "config/settings.rs",
+    "config/template.rs",
     "edge/openapi/",
     "edge/page/",
     "edge/routes.rs",
@@ -30,7 +32,7 @@ const NO_MESSAGES: [&str; 5] = [
     "nothing runs on this thread yet",
     "a datagram larger than UDP carries",
 ];
-const GUIDES: [&str; 4] = ["operating", "tuning", "troubleshooting", "drivers"];
+const GUIDES: [&str; 5] = ["configuration", "operating", "tuning", "troubleshooting", "drivers"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
