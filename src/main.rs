@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use uring_dispatch::command;
-use uring_dispatch::config::{Environment, Invocation, Loaded, ReportForm, effective};
+use uring_dispatch::config::{Environment, Invocation, Loaded, Loader, ReportForm, effective};
 use uring_dispatch::edge;
 use uring_dispatch::logging::Logging;
 use uring_dispatch::server;
@@ -18,7 +18,7 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     match Invocation::parse(std::env::args_os(), &Environment::of_process()) {
-        Ok(Invocation::Serve(loaded, _)) => serve(*loaded),
+        Ok(Invocation::Serve(loaded, loader)) => serve(*loaded, loader),
         Ok(Invocation::CheckConfig(loaded, form)) => check(&loaded, form),
         Ok(Invocation::Health(url)) => ExitCode::from(command::health::check(&url)),
         Ok(Invocation::Version) => print(concat!("dispatch v", env!("CARGO_PKG_VERSION"), "\n")),
@@ -31,8 +31,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(loaded: Loaded) -> ExitCode {
-    let Loaded { config, warnings, .. } = loaded;
+fn serve(loaded: Loaded, loader: Loader) -> ExitCode {
+    let Loaded { config, warnings, .. } = &loaded;
     let _logging = match Logging::start(config.log_format, config.log_filter.as_deref()) {
         Ok(logging) => logging,
         Err(error) => return fail(USAGE, &error),
@@ -40,7 +40,7 @@ fn serve(loaded: Loaded) -> ExitCode {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    match server::run(config) {
+    match server::run(loaded, loader) {
         Ok(end) => ExitCode::from(end.exit_code()),
         Err(error) => fail(FAILURE, &error),
     }

@@ -1,26 +1,31 @@
 //! The process: start-up checks, one thread a shard, signals, the drain.
 //!
 //! **Invariants.** Whatever keeps the daemon from starting is one [`StartError`] with one line. After start-up this
-//! thread only waits: for a signal, for shards to drain, for the deadline.
+//! thread only waits: for a signal, for settings that are read again, for shards to drain, for the deadline.
 //! **Not here.** Settings (`config`), what a shard does (`shard`, `edge`).
 
-use crate::config::{self, Config, DaemonSecrets, Switch};
+mod reload;
+
+use crate::config::{Config, ConfigError, Loaded, Loader, Switch};
 use crate::edge::api::Api;
 use crate::edge::session::session_bytes_max;
 use crate::logging::{self, LogFormat};
 use crate::policy::ending::ProcessEnd;
-use crate::policy::token::Token;
+use crate::policy::limits::Limits;
+use crate::policy::rules::Rules;
 use crate::shard::mailbox::{Peers, Request};
 use crate::shard::resources::{LogControl, Resources, Shared};
 use crate::shard::ring::{self, Listener};
 use crate::shard::{Shard, sockets};
+use reload::Reloader;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -92,7 +97,19 @@ enum Event {
     Started,
     StartFailed(StartError),
     ShardEnded,
-    Signal,
+    /// A signal to stop.
+    Stop,
+    /// A signal to read the settings again.
+    Reload,
+    /// What that has found.
+    Loaded(Box<Result<Loaded, ConfigError>>),
+}
+
+/// Whether a reload was asked for while the shards started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Yes,
+    No,
 }
 
 /// Runs the daemon until it is told to stop. Returns on the thread that called; shards' threads are then still there, as
@@ -100,40 +117,45 @@ enum Event {
 ///
 /// # Errors
 /// [`StartError`] where it cannot start.
-pub fn run(mut config: Config) -> Result<ProcessEnd, StartError> {
+pub fn run(loaded: Loaded, loader: Loader) -> Result<ProcessEnd, StartError> {
     check_kernel()?;
     let descriptors = raise_descriptor_limit();
-    config.limits.devices_max = config::devices_max(descriptors, config.limits.devices_max);
-    config.limits.handshakes_max = config::handshakes_max(descriptors, config.limits.handshakes_max);
-    let (events, mut happened) = mpsc::channel(config.shards + EVENTS_BEYOND_SHARDS);
+    let config = &loaded.config;
+    let (shards, rules) = (config.shards, Arc::new(reload::rules(config, descriptors)));
+    let (events, mut happened) = mpsc::channel(shards + EVENTS_BEYOND_SHARDS);
     watch_signals(events.clone())?;
-    let peers = start_shards(&config, events)?;
+    let shared = start_shards(config, &rules, &events)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(StartError::Thread)?;
     runtime.block_on(async {
-        for _ in 0..config.shards {
+        let (mut started, mut asked) = (0, Asked::No);
+        while started < shards {
             match happened.recv().await {
-                Some(Event::Started) => {}
+                Some(Event::Started) => started += 1,
                 Some(Event::StartFailed(error)) => return Err(error),
-                Some(Event::Signal) => return Ok(ProcessEnd::Drained),
-                Some(Event::ShardEnded) | None => return Ok(ProcessEnd::ShardFailed),
+                Some(Event::Reload) => asked = Asked::Yes,
+                Some(Event::Stop) => return Ok(ProcessEnd::Drained),
+                Some(Event::ShardEnded | Event::Loaded(_)) | None => return Ok(ProcessEnd::ShardFailed),
             }
         }
-        log_start(&config, descriptors);
-        let end = wait_for_the_end(&mut happened, &peers, config.limits.drain_time_max).await;
+        log_start(&loaded.config, &rules.limits, descriptors);
+        let peers = shared.peers.clone();
+        let mut reloader = Reloader::new((loaded, loader), descriptors, shared, events);
+        if asked == Asked::Yes {
+            reloader.begin();
+        }
+        let end = wait_for_the_end(&mut happened, &mut reloader, &peers).await;
         tracing::info!(?end, "dispatch ends");
         Ok(end)
     })
 }
 
 /// Opens the API and starts a thread for each shard, which tells of its start and of its end.
-fn start_shards(config: &Config, events: mpsc::Sender<Event>) -> Result<Peers, StartError> {
+fn start_shards(config: &Config, rules: &Arc<Rules>, events: &mpsc::Sender<Event>) -> Result<Shared, StartError> {
     let listeners = open_api(config)?;
     let (peers, mailboxes) = Peers::new(config.shards);
     let log =
         LogControl { dropped_lines: logging::dropped_lines, filter: logging::filter, set_filter: logging::set_filter };
-    let shared = Shared::new(config.limits, config.access.clone(), config.observation, log, peers.clone());
-    let DaemonSecrets { secret, next, .. } = &config.secrets;
-    let token = Token::new(secret.expose().to_owned(), next.as_ref().map(|next| next.expose().to_owned()));
+    let shared = Shared::new(&rules.limits, log, peers);
     let cores = match config.pin {
         Switch::On => core_affinity::get_core_ids().unwrap_or_default(),
         Switch::Off => Vec::new(),
@@ -144,7 +166,7 @@ fn start_shards(config: &Config, events: mpsc::Sender<Event>) -> Result<Peers, S
             shards: config.shards,
             core: (!cores.is_empty()).then(|| cores[shard % cores.len()]),
             shared: shared.clone(),
-            token: token.clone(),
+            rules: rules.clone(),
             events: events.clone(),
         };
         std::thread::Builder::new()
@@ -152,7 +174,7 @@ fn start_shards(config: &Config, events: mpsc::Sender<Event>) -> Result<Peers, S
             .spawn(move || thread.run(listener, mailbox))
             .map_err(StartError::Thread)?;
     }
-    Ok(peers)
+    Ok(shared)
 }
 
 /// Opens the API's listeners, waiting a while for an address in use: a daemon that was killed leaves it so until the
@@ -180,7 +202,7 @@ struct ShardThread {
     shards: usize,
     core: Option<core_affinity::CoreId>,
     shared: Shared,
-    token: Token,
+    rules: Arc<Rules>,
     events: mpsc::Sender<Event>,
 }
 
@@ -203,9 +225,9 @@ impl ShardThread {
             Err(error) => return drop(self.events.blocking_send(Event::StartFailed(error))),
         };
         runtime.block_on(async {
-            let resources = Rc::new(Resources::new(self.shard, self.shared.clone()));
+            let resources = Rc::new(Resources::new(self.shard, self.shared.clone(), self.rules.clone()));
             let listener = Rc::new(Listener::new(listener));
-            ring::spawn(Api::new(resources.clone(), self.token.clone()).serve(listener.clone()));
+            ring::spawn(Api::new(resources.clone()).serve(listener.clone()));
             let _ = self.events.send(Event::Started).await;
             Shard::new(resources, listener).run(mailbox).await;
         });
@@ -213,7 +235,7 @@ impl ShardThread {
 
     /// A ring and its runtime, waiting for locked memory a while.
     fn make_runtime(&self) -> Result<tokio_uring::Runtime, StartError> {
-        let entries = self.shared.limits.ring_entries;
+        let entries = self.rules.limits.ring_entries;
         let until = Instant::now() + RESTART_WAIT;
         loop {
             match ring::runtime(entries) {
@@ -233,7 +255,7 @@ impl ShardThread {
     fn locked_memory(&self) -> StartError {
         /// Measured: 32 KiB at 256 entries, 128 KiB at 1,024, 512 KiB at 4,096.
         const BYTES_AN_ENTRY: u64 = 128;
-        let entries = self.shared.limits.ring_entries;
+        let entries = self.rules.limits.ring_entries;
         let limit = getrlimit(Resource::Memlock).current;
         StartError::LockedMemory {
             shards: self.shards,
@@ -262,9 +284,8 @@ fn raise_descriptor_limit() -> u64 {
 }
 
 /// Says what runs, and what its bounds add up to.
-fn log_start(config: &Config, descriptors: u64) {
+fn log_start(config: &Config, limits: &Limits, descriptors: u64) {
     const MIB: usize = 1 << 20;
-    let limits = &config.limits;
     let buffers = config.shards * usize::from(limits.receive_buffers) * limits.receive_buffer_bytes;
     let devices = limits.devices_max.saturating_mul(limits.receive_buffer_bytes);
     let sessions = limits.session_memory_bytes_max;
@@ -286,12 +307,13 @@ fn log_start(config: &Config, descriptors: u64) {
     }
 }
 
-/// Turns SIGTERM and SIGINT into events, on a thread of its own.
+/// Turns signals into events, on a thread of its own.
 fn watch_signals(events: mpsc::Sender<Event>) -> Result<(), StartError> {
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(StartError::Thread)?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(StartError::Thread)?;
     let watch = move || {
-        for _ in signals.forever() {
-            if events.blocking_send(Event::Signal).is_err() {
+        for signal in signals.forever() {
+            let event = if signal == SIGHUP { Event::Reload } else { Event::Stop };
+            if events.blocking_send(event).is_err() {
                 return;
             }
         }
@@ -299,35 +321,56 @@ fn watch_signals(events: mpsc::Sender<Event>) -> Result<(), StartError> {
     std::thread::Builder::new().name("signals".into()).spawn(watch).map(drop).map_err(StartError::Thread)
 }
 
-/// Waits for a signal, or for a shard's thread to end; then drains, under one deadline.
-async fn wait_for_the_end(happened: &mut mpsc::Receiver<Event>, peers: &Peers, drain_time_max: Duration) -> ProcessEnd {
-    match happened.recv().await {
-        Some(Event::Signal) => {}
-        _ => return ProcessEnd::ShardFailed,
+/// Waits for a signal to stop, or for a shard's thread to end, and reloads meanwhile; then drains, under one deadline.
+async fn wait_for_the_end(happened: &mut mpsc::Receiver<Event>, reloader: &mut Reloader, peers: &Peers) -> ProcessEnd {
+    loop {
+        match happened.recv().await {
+            Some(Event::Stop) => break,
+            Some(Event::Reload) => reloader.begin(),
+            Some(Event::Loaded(loaded)) => reloader.finish(*loaded).await,
+            _ => return ProcessEnd::ShardFailed,
+        }
     }
+    let drain_time_max = reloader.drain_time_max();
     tracing::info!(drain_ms_max = drain_time_max.as_millis() as u64, "told to stop: draining");
     let drain = async {
         // No device ends before every shard has sent on what its drivers had sent.
-        ask_all(peers, |reply| Request::Settle { reply }).await;
-        ask_all(peers, |reply| Request::Drain { reply }).await;
+        let settled = ask_all(peers, |reply| Request::Settle { reply }).await;
+        let drained = ask_all(peers, |reply| Request::Drain { reply }).await;
+        if settled.min(drained) < peers.shards() {
+            // The shard that is missing tells its end itself.
+            std::future::pending::<()>().await;
+        }
     };
     tokio::select! {
         () = drain => ProcessEnd::Drained,
         () = tokio::time::sleep(drain_time_max) => ProcessEnd::DrainDeadline,
-        event = happened.recv() => match event {
-            Some(Event::Signal) => ProcessEnd::SecondSignal,
-            _ => ProcessEnd::ShardFailed,
-        },
+        end = next_but_reloads(happened) => end,
     }
 }
 
-/// Asks every shard, and waits until each has replied.
-async fn ask_all(peers: &Peers, request: impl Fn(mpsc::Sender<usize>) -> Request) {
+/// What ends a drain early. What is left to do is not worth other settings.
+async fn next_but_reloads(happened: &mut mpsc::Receiver<Event>) -> ProcessEnd {
+    loop {
+        match happened.recv().await {
+            Some(Event::Reload | Event::Loaded(_)) => {}
+            Some(Event::Stop) => return ProcessEnd::SecondSignal,
+            _ => return ProcessEnd::ShardFailed,
+        }
+    }
+}
+
+/// Asks every shard, and waits until each that lives has replied; says how many those are.
+async fn ask_all(peers: &Peers, request: impl Fn(mpsc::Sender<usize>) -> Request) -> usize {
     let (reply, mut replies) = mpsc::channel(peers.shards());
     for shard in 0..peers.shards() {
         peers.ask(shard, request(reply.clone())).await;
     }
-    for _ in 0..peers.shards() {
-        replies.recv().await;
+    // A shard whose thread has ended drops what it was asked.
+    drop(reply);
+    let mut replied = 0;
+    while replies.recv().await.is_some() {
+        replied += 1;
     }
+    replied
 }

@@ -95,7 +95,7 @@ impl Effective {
     }
 
     /// Where the value came from, in words.
-    fn origin(&self) -> String {
+    pub fn origin(&self) -> String {
         match &self.origin {
             Origin::Flag | Origin::Variable => self.found_as.clone(),
             Origin::File(path) => path.display().to_string(),

@@ -6,6 +6,7 @@
 //! **Not here.** What a bound does, raising the descriptor limit (`server`), printing and exit codes (`main`).
 
 mod arguments;
+mod changes;
 pub mod effective;
 mod environment;
 mod error;
@@ -29,6 +30,7 @@ use clap::FromArgMatches;
 use clap::error::ErrorKind;
 
 pub use self::arguments::{ListenArguments, Switch, TapArguments};
+pub use self::changes::{Change, Changes};
 pub use self::environment::Environment;
 pub use self::error::ConfigError;
 pub use self::http_url::HttpUrl;

@@ -153,6 +153,16 @@ mod tests {
     }
 
     #[test]
+    fn the_configuration_file_is_looked_at_last_and_only_where_it_is_needed() {
+        let file = ("dispatch.toml", "server_secret = 'c'\n");
+        assert_eq!(found(&[], &[file]).unwrap().0.expose(), "c");
+        assert_eq!(found(&[], &[file, ("SERVER_SECRET", "b")]).unwrap().0.expose(), "b");
+        let broken = ("dispatch.toml", "server_secret = \n");
+        assert!(matches!(found(&[], &[broken]), Err(ConfigError::Syntax { .. })));
+        assert_eq!(found(&[("SERVER_SECRET", "a")], &[broken]).unwrap().0.expose(), "a");
+    }
+
+    #[test]
     fn a_file_may_end_in_a_newline() {
         let (secret, strength) = found(&[], &[("SERVER_SECRET", "hunter2\n")]).unwrap();
         assert_eq!((secret.expose(), strength), ("hunter2", SecretStrength::Own));

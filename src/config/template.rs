@@ -6,6 +6,7 @@
 
 use std::fmt::Write;
 
+use super::changes::RESTART_KEYS;
 use super::settings::{SECRET_KEYS, Setting, settings};
 
 const HEAD: &str = "\
@@ -13,6 +14,7 @@ const HEAD: &str = "\
 #
 # A flag goes before its variable, a variable before a file of its name under SECRETS_PATH, that before this file.
 # `dispatch check-config` checks the file, and says of each setting where it came from.
+# SIGHUP has it read again; `needs a restart` says what that cannot change.
 # Secrets are best in variables or in files under SECRETS_PATH; with one in here, let few read this file.
 # docs/configuration.md has the rest.
 ";
@@ -42,7 +44,9 @@ fn value(setting: &Setting, key: &str) -> String {
 /// What the setting is for, in lines, and its other names.
 fn comment(setting: &Setting) -> String {
     let flag = setting.flag.as_ref().map(|flag| format!("{flag}; "));
-    let names = format!("{}{}", flag.unwrap_or_default(), setting.variable);
+    let needs_restart = setting.key.as_deref().is_some_and(|key| RESTART_KEYS.contains(&key));
+    let restart = if needs_restart { "; needs a restart" } else { "" };
+    let names = format!("{}{}{restart}", flag.unwrap_or_default(), setting.variable);
     let mut lines = String::new();
     let mut line = String::from("##");
     for word in setting.help.split_whitespace() {

@@ -10,6 +10,7 @@ use crate::policy::history::Moment;
 use crate::policy::listing::{Kind, Page, Query, RowOf};
 use crate::policy::port_id::PortId;
 use crate::policy::roster::SessionId;
+use crate::policy::rules::Rules;
 use crate::policy::sources::Sources;
 use crate::policy::tap_filter::TapFilter;
 use crate::shard::commands::Commands;
@@ -52,6 +53,8 @@ pub enum Request {
         session: SessionId,
         /// What it waits for.
         credit_bytes: usize,
+        /// What it has in all.
+        window_bytes: usize,
         /// Told when it is done: what credit there was is back.
         reply: oneshot::Sender<()>,
     },
@@ -87,6 +90,13 @@ pub enum Request {
         identities: Vec<u128>,
         /// Told how many of them were there.
         reply: oneshot::Sender<usize>,
+    },
+    /// Go by other rules.
+    SetRules {
+        /// Which.
+        rules: Arc<Rules>,
+        /// Told when they are in force on this shard.
+        reply: mpsc::Sender<usize>,
     },
     /// Refuse joins and new devices, read no more of drivers, and say when what was read of them is on its way.
     Settle {

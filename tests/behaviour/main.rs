@@ -21,6 +21,7 @@ mod lists;
 mod metrics;
 mod page;
 mod refused;
+mod reload;
 mod stories;
 mod tap;
 mod tap_command;
