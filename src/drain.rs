@@ -36,15 +36,19 @@ pub async fn run(peers: &Peers, pace: Pace, time_max: Duration) {
     };
     let pause_max = PAUSE_MAX.min(time_max / (4 * WAVES_MAX as u32));
     for index in 0..count {
-        peers.ask_all(|reply| Request::Settle { reply }).await;
+        let mut replied = peers.ask_all(|reply| Request::Settle { reply }).await;
         let wave = Wave { index, count };
         if index + 1 == count {
-            peers.ask_all(|reply| Request::Drain { wave, reply: Some(reply) }).await;
+            replied = replied.min(peers.ask_all(|reply| Request::Drain { wave, reply: Some(reply) }).await);
         } else {
             for shard in 0..peers.shards() {
                 peers.ask(shard, Request::Drain { wave, reply: None }).await;
             }
             tokio::time::sleep(pause_max.mul_f64(chance())).await;
+        }
+        if replied < peers.shards() {
+            // The shard that is missing tells its end itself.
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -1,32 +1,39 @@
 //! The process: start-up checks, one thread a shard, signals, the drain.
 //!
 //! **Invariants.** Whatever keeps the daemon from starting is one [`StartError`] with one line. After start-up this
-//! thread only waits: for a signal, for shards to drain, for the deadline.
+//! thread only waits: for a signal, for settings that are read again, for shards to drain, for the deadline.
 //! **Not here.** Settings (`config`), what a shard does (`shard`, `edge`).
 
-use crate::config::{self, Config, DaemonSecrets, Switch};
-use crate::drain::{self, Pace};
+mod inheritance;
+mod leaving;
+mod reload;
+
+use crate::config::{Config, ConfigError, Loaded, Loader, Switch};
 use crate::edge::api::Api;
 use crate::edge::session::session_bytes_max;
 use crate::logging::{self, LogFormat};
 use crate::policy::ending::ProcessEnd;
-use crate::policy::token::Token;
+use crate::policy::limits::Limits;
+use crate::policy::rules::Rules;
 use crate::service::Service;
-use crate::service::handed::{self, HandedError, Inherited};
-use crate::shard::handover::Meanwhile;
+use crate::service::handed::HandedError;
+use crate::shard::Shard;
 use crate::shard::mailbox::{Peers, Request};
 use crate::shard::resources::{LogControl, Resources, Shared};
 use crate::shard::ring::{self, Listener};
 use crate::shard::vitals::Vitals;
-use crate::shard::{Shard, sockets};
-use crate::takeover::{self, Meeting, Taken, TakeoverError};
+use crate::takeover::TakeoverError;
+use inheritance::Inheritance;
+use leaving::Leaving;
+use reload::Reloader;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -104,8 +111,21 @@ enum Event {
     Started,
     StartFailed(StartError),
     ShardEnded,
-    Signal,
+    /// A signal to stop.
+    Stop,
+    /// A signal to read the settings again.
+    Reload,
+    /// What that has found.
+    Loaded(Box<Result<Loaded, ConfigError>>),
+    /// Another daemon has the sockets.
     TakenOver,
+}
+
+/// Whether a reload was asked for while the shards started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Yes,
+    No,
 }
 
 /// Runs the daemon until it is told to stop. Returns on the thread that called; shards' threads are then still there, as
@@ -113,111 +133,62 @@ enum Event {
 ///
 /// # Errors
 /// [`StartError`] where it cannot start.
-pub fn run(mut config: Config) -> Result<ProcessEnd, StartError> {
+pub fn run(mut loaded: Loaded, loader: Loader) -> Result<ProcessEnd, StartError> {
     check_kernel()?;
-    let (inherited, taken) = inherit(&config)?;
-    let has_stored = taken.is_none() && !(inherited.api.is_empty() && inherited.ports.is_empty());
+    let mut inheritance = Inheritance::take(&loaded.config)?;
     let descriptors = raise_descriptor_limit();
-    config.limits.devices_max = config::devices_max(descriptors, config.limits.devices_max);
-    config.limits.handshakes_max = config::handshakes_max(descriptors, config.limits.handshakes_max);
-    let (events, mut happened) = mpsc::channel(config.shards + EVENTS_BEYOND_SHARDS);
+    let shards = loaded.config.shards;
+    let (events, mut happened) = mpsc::channel(shards + EVENTS_BEYOND_SHARDS);
     watch_signals(events.clone())?;
-    let listeners = api_listeners(&mut config, inherited.api)?;
-    let (meeting, taken) = meeting(&config, taken)?;
-    let vitals = Vitals::new(config.shards);
+    let listeners = inheritance.api_listeners(&mut loaded.config)?;
+    inheritance.make_meeting(&loaded.config)?;
+    let rules = Arc::new(reload::rules(&loaded.config, descriptors));
+    let vitals = Vitals::new(shards);
     let service = Service::start(vitals.clone()).map_err(StartError::Thread)?;
-    let peers = start_shards(&config, listeners, &vitals, events.clone())?;
+    let shared = start_shards(&loaded.config, &rules, listeners, &vitals, &events)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(StartError::Thread)?;
     runtime.block_on(async {
-        peers.inherit(inherited.ports).await;
-        for _ in 0..config.shards {
+        let peers = shared.peers.clone();
+        inheritance.give_ports(&peers).await;
+        let (mut started, mut asked) = (0, Asked::No);
+        while started < shards {
             match happened.recv().await {
-                Some(Event::Started) => {}
+                Some(Event::Started) => started += 1,
                 Some(Event::StartFailed(error)) => return Err(error),
-                Some(Event::Signal) => return Ok(ProcessEnd::Drained),
-                Some(Event::ShardEnded | Event::TakenOver) | None => return Ok(ProcessEnd::ShardFailed),
+                Some(Event::Reload) => asked = Asked::Yes,
+                Some(Event::Stop) => return Ok(ProcessEnd::Drained),
+                Some(Event::ShardEnded | Event::Loaded(_) | Event::TakenOver) | None => {
+                    return Ok(ProcessEnd::ShardFailed);
+                }
             }
         }
-        match taken {
-            Some(taken) => taken.finish(&peers).await?,
-            None => peers.resume().await,
+        inheritance.settle(&peers, &vitals, &service, &events).await?;
+        log_start(&loaded.config, &rules.limits, descriptors);
+        let status = format!("{shards} shards serve at {}", loaded.config.api_address);
+        service.ready(status.clone());
+        let reloader = Reloader::new((loaded, loader), descriptors, shared, events);
+        let mut leaving = Leaving { peers, vitals, service, status, reloader };
+        if asked == Asked::Yes {
+            leaving.reload();
         }
-        if has_stored {
-            service.unstore();
-        }
-        if let Some(meeting) = meeting {
-            open_meeting(meeting, &peers, &vitals, events)?;
-        }
-        log_start(&config, descriptors);
-        service.ready(format!("{} shards serve at {}", config.shards, config.api_address));
-        let leaving = Leaving { peers, vitals, service, drain_time_max: config.limits.drain_time_max };
         let end = leaving.wait_for_the_end(&mut happened).await;
         tracing::info!(?end, "dispatch ends");
         Ok(end)
     })
 }
 
-/// What this daemon starts with: the sockets of the one that runs, or those that the service manager hands over.
-fn inherit(config: &Config) -> Result<(Inherited, Option<Taken>), StartError> {
-    let handed = handed::inherited()?;
-    let (Switch::On, Some(path)) = (config.upgrades.takeover, &config.upgrades.socket) else {
-        return Ok((handed, None));
-    };
-    let mut taken = takeover::take(path)?;
-    let (api, ports) = (std::mem::take(&mut taken.api), std::mem::take(&mut taken.ports));
-    Ok((Inherited { api, ports }, Some(taken)))
-}
-
-/// Where the next daemon finds this one: the place that was taken over with the rest, else a new one.
-fn meeting(config: &Config, taken: Option<Taken>) -> Result<(Option<Meeting>, Option<Taken>), StartError> {
-    let Some(path) = &config.upgrades.socket else { return Ok((None, taken)) };
-    let Some(mut taken) = taken else { return Ok((Some(Meeting::make(path)?), None)) };
-    let meeting = taken.meeting.take().map(Meeting::of);
-    Ok((meeting, Some(taken)))
-}
-
-/// Starts the thread that hands everything over to the next daemon.
-fn open_meeting(
-    meeting: Meeting,
-    peers: &Peers,
-    vitals: &Vitals,
-    events: mpsc::Sender<Event>,
-) -> Result<(), StartError> {
-    let (peers, vitals) = (peers.clone(), vitals.clone());
-    let taken_over = move || drop(events.blocking_send(Event::TakenOver));
-    let serve = move || takeover::serve(&meeting, &peers, &vitals, taken_over);
-    std::thread::Builder::new().name("takeover".into()).spawn(serve).map(drop).map_err(StartError::Thread)
-}
-
-/// The API's listeners, of each shard: those that were inherited, else our own. Where the first are, is where the API is,
-/// whatever the settings say.
-fn api_listeners(
-    config: &mut Config,
-    inherited: Vec<socket2::Socket>,
-) -> Result<Vec<Vec<socket2::Socket>>, StartError> {
-    let Some(first) = inherited.first() else {
-        return Ok(open_api(config)?.into_iter().map(|listener| vec![listener]).collect());
-    };
-    let address = handed::listening_on(first).ok_or(TakeoverError::Socket)?;
-    (config.api_address, config.access.api_port) = (address, address.port());
-    sockets::deal_api(&inherited, config.shards, config.limits.socket_bytes)
-        .map_err(|error| StartError::Listen { address, error })
-}
-
 /// Starts a thread for each shard, which tells of its start and of its end.
 fn start_shards(
     config: &Config,
+    rules: &Arc<Rules>,
     listeners: Vec<Vec<socket2::Socket>>,
     vitals: &Vitals,
-    events: mpsc::Sender<Event>,
-) -> Result<Peers, StartError> {
+    events: &mpsc::Sender<Event>,
+) -> Result<Shared, StartError> {
     let (peers, mailboxes) = Peers::new(config.shards);
     let log =
         LogControl { dropped_lines: logging::dropped_lines, filter: logging::filter, set_filter: logging::set_filter };
-    let (limits, access) = (config.limits, config.access.clone());
-    let shared = Shared::new(limits, access, config.observation, log, peers.clone(), vitals.clone());
-    let DaemonSecrets { secret, next, .. } = &config.secrets;
-    let token = Token::new(secret.expose().to_owned(), next.as_ref().map(|next| next.expose().to_owned()));
+    let shared = Shared::new(&rules.limits, log, peers, vitals.clone());
     let cores = match config.pin {
         Switch::On => core_affinity::get_core_ids().unwrap_or_default(),
         Switch::Off => Vec::new(),
@@ -228,7 +199,7 @@ fn start_shards(
             shards: config.shards,
             core: (!cores.is_empty()).then(|| cores[shard % cores.len()]),
             shared: shared.clone(),
-            token: token.clone(),
+            rules: rules.clone(),
             events: events.clone(),
         };
         std::thread::Builder::new()
@@ -236,21 +207,7 @@ fn start_shards(
             .spawn(move || thread.run(listeners, mailbox))
             .map_err(StartError::Thread)?;
     }
-    Ok(peers)
-}
-
-/// Opens the API's listeners, waiting a while for an address in use: a daemon that was killed leaves it so until the
-/// kernel has taken its ring apart.
-fn open_api(config: &Config) -> Result<Vec<socket2::Socket>, StartError> {
-    let address = config.api_address;
-    let until = Instant::now() + RESTART_WAIT;
-    loop {
-        match sockets::open_api(address, config.shards, config.limits.socket_bytes) {
-            Ok(listeners) => return Ok(listeners),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => pause(),
-            Err(error) => return Err(StartError::Listen { address, error }),
-        }
-    }
+    Ok(shared)
 }
 
 #[expect(clippy::disallowed_methods, reason = "nothing runs on this thread yet")]
@@ -264,7 +221,7 @@ struct ShardThread {
     shards: usize,
     core: Option<core_affinity::CoreId>,
     shared: Shared,
-    token: Token,
+    rules: Arc<Rules>,
     events: mpsc::Sender<Event>,
 }
 
@@ -287,8 +244,8 @@ impl ShardThread {
             Err(error) => return drop(self.events.blocking_send(Event::StartFailed(error))),
         };
         runtime.block_on(async {
-            let resources = Rc::new(Resources::new(self.shard, self.shared.clone()));
-            let api = Api::new(resources.clone(), self.token.clone());
+            let resources = Rc::new(Resources::new(self.shard, self.shared.clone(), self.rules.clone()));
+            let api = Api::new(resources.clone());
             let listeners: Vec<_> = listeners.into_iter().map(|socket| Rc::new(Listener::new(socket))).collect();
             for listener in &listeners {
                 // Until every shard has started, and has what it inherits.
@@ -303,7 +260,7 @@ impl ShardThread {
 
     /// A ring and its runtime, waiting for locked memory a while.
     fn make_runtime(&self) -> Result<tokio_uring::Runtime, StartError> {
-        let entries = self.shared.limits.ring_entries;
+        let entries = self.rules.limits.ring_entries;
         let until = Instant::now() + RESTART_WAIT;
         loop {
             match ring::runtime(entries) {
@@ -323,7 +280,7 @@ impl ShardThread {
     fn locked_memory(&self) -> StartError {
         /// Measured: 32 KiB at 256 entries, 128 KiB at 1,024, 512 KiB at 4,096.
         const BYTES_AN_ENTRY: u64 = 128;
-        let entries = self.shared.limits.ring_entries;
+        let entries = self.rules.limits.ring_entries;
         let limit = getrlimit(Resource::Memlock).current;
         StartError::LockedMemory {
             shards: self.shards,
@@ -352,9 +309,8 @@ fn raise_descriptor_limit() -> u64 {
 }
 
 /// Says what runs, and what its bounds add up to.
-fn log_start(config: &Config, descriptors: u64) {
+fn log_start(config: &Config, limits: &Limits, descriptors: u64) {
     const MIB: usize = 1 << 20;
-    let limits = &config.limits;
     let buffers = config.shards * usize::from(limits.receive_buffers) * limits.receive_buffer_bytes;
     let devices = limits.devices_max.saturating_mul(limits.receive_buffer_bytes);
     let sessions = limits.session_memory_bytes_max;
@@ -376,65 +332,16 @@ fn log_start(config: &Config, descriptors: u64) {
     }
 }
 
-/// Turns SIGTERM and SIGINT into events, on a thread of its own.
+/// Turns signals into events, on a thread of its own.
 fn watch_signals(events: mpsc::Sender<Event>) -> Result<(), StartError> {
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(StartError::Thread)?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(StartError::Thread)?;
     let watch = move || {
-        for _ in signals.forever() {
-            if events.blocking_send(Event::Signal).is_err() {
+        for signal in signals.forever() {
+            let event = if signal == SIGHUP { Event::Reload } else { Event::Stop };
+            if events.blocking_send(event).is_err() {
                 return;
             }
         }
     };
     std::thread::Builder::new().name("signals".into()).spawn(watch).map(drop).map_err(StartError::Thread)
-}
-
-/// What the end of the process takes.
-struct Leaving {
-    peers: Peers,
-    vitals: Vitals,
-    service: Service,
-    drain_time_max: Duration,
-}
-
-impl Leaving {
-    /// Waits for a signal, for another daemon that has taken over, or for a shard's thread to end; then drains, under one
-    /// deadline.
-    async fn wait_for_the_end(&self, happened: &mut mpsc::Receiver<Event>) -> ProcessEnd {
-        let pace = match happened.recv().await {
-            Some(Event::Signal) => Pace::AtOnce,
-            Some(Event::TakenOver) => Pace::InWaves,
-            _ => return ProcessEnd::ShardFailed,
-        };
-        self.vitals.drain();
-        self.service.stopping();
-        let drain_ms_max = self.drain_time_max.as_millis() as u64;
-        match pace {
-            Pace::AtOnce => tracing::info!(drain_ms_max, "told to stop: draining"),
-            Pace::InWaves => tracing::info!(drain_ms_max, "another daemon has taken over: draining"),
-        }
-        let drain = async {
-            if pace == Pace::AtOnce && self.service.is_there() {
-                self.store().await;
-            }
-            drain::run(&self.peers, pace, self.drain_time_max).await;
-        };
-        tokio::select! {
-            () = drain => ProcessEnd::Drained,
-            () = tokio::time::sleep(self.drain_time_max) => ProcessEnd::DrainDeadline,
-            event = happened.recv() => match event {
-                Some(Event::Signal | Event::TakenOver) => ProcessEnd::SecondSignal,
-                _ => ProcessEnd::ShardFailed,
-            },
-        }
-    }
-
-    /// Leaves the sockets with the service manager, for the daemon that it starts next.
-    async fn store(&self) {
-        self.peers.ask_all(|reply| Request::Pause { reply }).await;
-        match self.peers.hand_over(Meanwhile::Freeze).await {
-            Ok(sockets) => self.service.store(sockets),
-            Err(error) => tracing::warn!(%error, "the sockets cannot be left with the service manager"),
-        }
-    }
 }

@@ -8,14 +8,16 @@ use std::path::{Path, PathBuf};
 use uring_dispatch::config::settings;
 use uring_dispatch::policy::counts::Count;
 
-/// How paths of sources begin whose sentences are no messages: help, documents, the page, request heads, and what
+/// How paths of sources begin whose sentences are no messages: help, documents, files, the page, request heads, and what
 /// `listen` and `tap` print of devices.
-const OTHER_SENTENCES: [&str; 10] = [
+const OTHER_SENTENCES: [&str; 12] = [
     "command/listen/show.rs",
     "command/tap/capture.rs",
     "command/tap/show.rs",
     "config/arguments.rs",
+    "config/effective.rs",
     "config/settings.rs",
+    "config/template.rs",
     "edge/openapi/",
     "edge/page/",
     "edge/routes.rs",
@@ -31,7 +33,7 @@ const NO_MESSAGES: [&str; 6] = [
     "this thread serves nobody else",
     "a datagram larger than UDP carries",
 ];
-const GUIDES: [&str; 5] = ["operating", "service", "tuning", "troubleshooting", "drivers"];
+const GUIDES: [&str; 6] = ["configuration", "operating", "service", "tuning", "troubleshooting", "drivers"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -24,9 +24,10 @@ fn seconds(unit: &str, name: &str) -> Duration {
 fn the_service_leaves_the_daemon_the_time_and_the_room_that_it_takes() {
     let service = unit("dispatch.service");
     let arguments = ["dispatch"].map(Into::into);
-    let Ok(Invocation::Serve(config)) = Invocation::parse(arguments, &Environment::new([])) else {
+    let Ok(Invocation::Serve(loaded, _)) = Invocation::parse(arguments, &Environment::new([])) else {
         panic!("no daemon");
     };
+    let config = loaded.config;
     assert!(seconds(&service, "TimeoutStopSec") > config.limits.drain_time_max);
     assert!(seconds(&service, "WatchdogSec") >= Duration::from_secs(2));
     let descriptors: u64 = values(&service, "LimitNOFILE")[0].parse().unwrap();

@@ -11,7 +11,7 @@ use crate::edge::page;
 use crate::edge::reports::{self, Report};
 use crate::edge::routes::{self, Endpoint};
 use crate::edge::tap::TapRequest;
-use crate::policy::token::{self, Token};
+use crate::policy::token;
 use crate::protocol::http::{Answer, Body, Connection, HeadError, RequestHead};
 use crate::shard::accept;
 use crate::shard::resources::Resources;
@@ -61,11 +61,9 @@ struct Turn {
 
 impl Api {
     /// The API of the shard with these resources.
-    pub fn new(resources: Rc<Resources>, token: Token) -> Rc<Self> {
-        let limits = *resources.limits();
-        let handshakes =
-            Handshakes::new((limits.handshakes_max / resources.shared.peers.shards()).max(1), resources.clone());
-        let door = Door::new(resources.clone(), token);
+    pub fn new(resources: Rc<Resources>) -> Rc<Self> {
+        let handshakes = Handshakes::new(resources.clone());
+        let door = Door::new(resources.clone());
         let joins = Joins::new(resources.clone());
         Rc::new(Api { resources, door, joins, handshakes })
     }
@@ -243,7 +241,7 @@ impl Api {
         if !route.methods.have(head.method) {
             return Err(Answer { allow: Some(route.methods.text()), ..error(405, "method not allowed") });
         }
-        let is_open = route.endpoint == Endpoint::Metrics && self.resources.shared.observation.metrics_open;
+        let is_open = route.endpoint == Endpoint::Metrics && self.resources.rules().observation.metrics_open;
         if route.needs_token && !is_open {
             let parameter = head.parameter("bearer_token");
             let presented = token::presented(head.raw_header("authorization"), parameter.as_deref());

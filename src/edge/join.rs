@@ -7,6 +7,7 @@ use crate::edge::answers::{error, parameter_error};
 use crate::edge::session::{Joined, Place, Session, session_bytes_max};
 use crate::edge::tap::TapRequest;
 use crate::policy::ending::JoinRefusal;
+use crate::policy::limits::Limits;
 use crate::policy::listing::port_number;
 use crate::policy::port_id::{PortId, Transport};
 use crate::policy::refusals::Refused;
@@ -99,18 +100,19 @@ impl Joins {
             request_id
         );
         let shared = &self.resources.shared;
+        let limits = self.resources.limits();
         let joined: Result<_, JoinRefusal> = async {
-            shared.access.check(port, &sources)?;
+            self.resources.rules().access.check(port, &sources)?;
             let place = Place::take(&self.resources).ok_or(JoinRefusal::TooManySessions)?;
-            let needed = session_bytes_max(&shared.limits) + sources.memory_bytes();
+            let needed = session_bytes_max(&limits) + sources.memory_bytes();
             let memory = shared.session_memory.reserve(needed).ok_or(JoinRefusal::NoMemory)?;
             let id = self.next_session();
-            let inbox = self.ask_to_join(port, id, module.clone(), sources).await?;
+            let inbox = self.ask_to_join(port, id, module.clone(), sources, &limits).await?;
             Ok((place, memory, id, inbox))
         }
         .await;
         let (place, memory, id, inbox) = joined.inspect_err(|refusal| self.refused(*refusal, port, remote, &span))?;
-        let joined = Joined { id, port, remote, module, accepted, span, place, memory };
+        let joined = Joined { id, port, remote, module, accepted, span, place, limits, memory };
         Ok(Ready { joined, inbox, websocket_key })
     }
 
@@ -132,9 +134,10 @@ impl Joins {
         session: SessionId,
         module: Option<Arc<str>>,
         sources: Sources,
+        limits: &Limits,
     ) -> Result<Inbox, JoinRefusal> {
         let shared = &self.resources.shared;
-        let (outbox, inbox) = outbox::link(shared.limits.outbox_bytes_max);
+        let (outbox, inbox) = outbox::link(limits.outbox_bytes_max);
         let (reply, answered) = oneshot::channel();
         shared.peers.ask_home(port, Request::Join(Join { port, session, module, sources, outbox, reply })).await;
         // No answer comes from a shard that has ended, and then the process does.

@@ -145,8 +145,9 @@ fn one_of(kind: Kind, parts: &[&str]) -> Option<Query> {
 async fn metrics(resources: &Resources, shards: &[ShardCount]) -> Answer {
     let process = resources.count_process().await;
     let mut metrics = Metrics::default();
-    metrics.write(shards, &process, resources.limits(), [env!("CARGO_PKG_VERSION"), COMMIT]);
-    if resources.shared.observation.port_series {
+    metrics.write(shards, &process, &resources.limits(), [env!("CARGO_PKG_VERSION"), COMMIT]);
+    let port_series = resources.rules().observation.port_series;
+    if port_series {
         for family in 0..Metrics::PORT_FAMILIES {
             metrics.begin_port_family(family);
             for shard in shards {

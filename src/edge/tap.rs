@@ -65,11 +65,12 @@ impl Joins {
             request_id
         );
         let shared = &self.resources.shared;
+        let limits = self.resources.limits();
         let opened: Result<_, JoinRefusal> = async {
             let place = Place::take_for_tap(&self.resources).ok_or(JoinRefusal::TooManyTaps)?;
-            let memory = shared.session_memory.reserve(tap_bytes_max(&shared.limits)).ok_or(JoinRefusal::NoMemory)?;
+            let memory = shared.session_memory.reserve(tap_bytes_max(&limits)).ok_or(JoinRefusal::NoMemory)?;
             let id = self.next_session();
-            let (outbox, inbox) = outbox::link(outbox_bytes_max(&shared.limits));
+            let (outbox, inbox) = outbox::link(outbox_bytes_max(&limits));
             let (reply, answered) = oneshot::channel();
             shared.peers.ask_home(port, Request::Tap(TapJoin { port, session: id, filter, outbox, reply })).await;
             // No answer comes from a shard that has ended, and then the process does.
@@ -79,7 +80,7 @@ impl Joins {
         .await;
         let (place, memory, id, inbox) = opened.inspect_err(|refusal| self.refused(*refusal, port, remote, &span))?;
         let accepted = "".into();
-        let joined = Joined { id, port, remote, module: None, accepted, span, place, memory };
+        let joined = Joined { id, port, remote, module: None, accepted, span, place, limits, memory };
         Ok(Ready { joined, inbox, websocket_key })
     }
 }

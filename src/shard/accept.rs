@@ -8,12 +8,11 @@ use crate::policy::counts::Count;
 use crate::shard::port::Port;
 use crate::shard::resources::Resources;
 use crate::shard::ring::{Accepted, Listener, Stream};
+use crate::shard::slots::Slot;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
 
 /// How long a pause lasts before it is looked again.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -51,9 +50,9 @@ pub async fn next(listener: &Listener, resources: &Resources) -> Option<(Stream,
 }
 
 /// Waits for room for one more device of the process; `None` once the listener is stopped.
-async fn wait_for_room(resources: &Resources, listener: &Listener) -> Option<OwnedSemaphorePermit> {
+async fn wait_for_room(resources: &Resources, listener: &Listener) -> Option<Slot> {
     let slots = &resources.shared.device_slots;
-    if let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
+    if let Some(slot) = slots.take_now() {
         return Some(slot);
     }
     resources.counts.one(Count::AcceptPauses);
@@ -62,7 +61,7 @@ async fn wait_for_room(resources: &Resources, listener: &Listener) -> Option<Own
         tracing::warn!(devices_max, left_out, "accepting pauses: no room for another device");
     }
     while !listener.is_stopped() {
-        if let Ok(Ok(slot)) = tokio::time::timeout(PAUSE, Arc::clone(slots).acquire_owned()).await {
+        if let Ok(Some(slot)) = tokio::time::timeout(PAUSE, slots.take()).await {
             return Some(slot);
         }
     }

@@ -139,7 +139,7 @@ impl Held {
 impl Shard {
     /// Holds sockets of ports whose home is here, for so long as drivers have to come back.
     pub(super) fn inherit(self: &Rc<Self>, sockets: Vec<Handed>) {
-        let limits = *self.resources.limits();
+        let limits = self.resources.limits();
         let until = Instant::now() + limits.takeover_wait_max;
         for Handed { place, socket } in sockets {
             let Place::Port(port, family) = place else { continue };

@@ -10,6 +10,7 @@ use crate::policy::history::Moment;
 use crate::policy::listing::{Kind, Page, Query, RowOf};
 use crate::policy::port_id::PortId;
 use crate::policy::roster::SessionId;
+use crate::policy::rules::Rules;
 use crate::policy::sources::Sources;
 use crate::policy::tap_filter::TapFilter;
 use crate::shard::commands::Commands;
@@ -54,6 +55,8 @@ pub enum Request {
         session: SessionId,
         /// What it waits for.
         credit_bytes: usize,
+        /// What it has in all.
+        window_bytes: usize,
         /// Told when it is done: what credit there was is back.
         reply: oneshot::Sender<()>,
     },
@@ -89,6 +92,13 @@ pub enum Request {
         identities: Vec<u128>,
         /// Told how many of them were there.
         reply: oneshot::Sender<usize>,
+    },
+    /// Go by other rules.
+    SetRules {
+        /// Which.
+        rules: Arc<Rules>,
+        /// Told when they are in force on this shard.
+        reply: mpsc::Sender<usize>,
     },
     /// Refuse joins and new devices, read no more of drivers, and say when what was read of them is on its way.
     Settle {
@@ -206,15 +216,19 @@ impl Peers {
         let _ = self.0[shard].send(request).await;
     }
 
-    /// Asks every shard, and waits until each has replied.
-    pub async fn ask_all(&self, request: impl Fn(mpsc::Sender<usize>) -> Request) {
+    /// Asks every shard, and waits until each that lives has replied; says how many those are.
+    pub async fn ask_all(&self, request: impl Fn(mpsc::Sender<usize>) -> Request) -> usize {
         let (reply, mut replies) = mpsc::channel(self.shards());
         for shard in 0..self.shards() {
             self.ask(shard, request(reply.clone())).await;
         }
-        for _ in 0..self.shards() {
-            replies.recv().await;
+        // A shard whose thread has ended drops what it was asked.
+        drop(reply);
+        let mut replied = 0;
+        while replies.recv().await.is_some() {
+            replied += 1;
         }
+        replied
     }
 
     /// Has every shard resume.

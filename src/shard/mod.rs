@@ -20,6 +20,7 @@ pub mod pulse;
 pub mod resources;
 pub mod ring;
 pub mod settling;
+pub mod slots;
 pub mod sockets;
 mod survey;
 pub mod taps;
@@ -123,11 +124,11 @@ impl Shard {
                     port.carry_out(session, commands);
                 }
             }
-            Request::LetGo { port, session, credit_bytes, reply } => {
+            Request::LetGo { port, session, credit_bytes, window_bytes, reply } => {
                 // What fits into its socket does not count against a device.
                 device::send_unsent(&self.resources);
                 if let Some(port) = self.ports.borrow().get(&port) {
-                    port.let_go(session, credit_bytes);
+                    port.let_go(session, credit_bytes, window_bytes);
                 }
                 let _ = reply.send(());
             }
@@ -135,6 +136,11 @@ impl Shard {
             Request::Count { reply } => drop(reply.send(self.count())),
             Request::Recall { reply } => drop(reply.send(self.resources.history.borrow().held())),
             Request::Survey { .. } | Request::Gather { .. } | Request::Disconnect { .. } => self.look_through(request),
+            Request::SetRules { rules, reply } => {
+                self.resources.set_rules(rules);
+                // It has room for a reply of each shard.
+                let _ = reply.try_send(self.resources.shard);
+            }
             Request::Settle { reply } => self.settle(reply),
             Request::Drain { wave, reply } => self.drain(wave, reply),
             Request::Pause { reply } => self.pause(reply),
@@ -353,7 +359,7 @@ impl Shard {
     async fn end_taps(&self) {
         let Resources { taps, shared, .. } = &*self.resources;
         taps.finish();
-        let until = Instant::now() + shared.limits.drain_time_max / TAPS_PART;
+        let until = Instant::now() + self.resources.limits().drain_time_max / TAPS_PART;
         while shared.taps.used() > 0 && Instant::now() < until {
             tokio::time::sleep(DRAIN_PAUSE).await;
         }

@@ -20,6 +20,7 @@ use crate::shard::ledger::Ledger;
 use crate::shard::outbox::{Appended, Subscription};
 use crate::shard::resources::Resources;
 use crate::shard::ring::{self, Datagrams, Listener, Stream};
+use crate::shard::slots::Slot;
 use crate::shard::taps::Done;
 use crate::shard::{accept, sockets, udp};
 use std::cell::{Cell, Ref, RefCell};
@@ -27,7 +28,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
-use tokio::sync::OwnedSemaphorePermit;
 
 /// One open port.
 pub struct Port {
@@ -302,9 +302,9 @@ impl Port {
         taps.tell_done(counts, self.id(), device, module, done);
     }
 
-    /// Lets the device go that holds most of a session's credit, unless what the session waits for has come back
-    /// meanwhile. All that it has paid is here: its commands came before.
-    pub fn let_go(&self, session: SessionId, wanted_bytes: usize) {
+    /// Lets the device go that holds most of a session's credit, of `window_bytes` in all, unless what the session waits
+    /// for has come back meanwhile. All that it has paid is here: its commands came before.
+    pub fn let_go(&self, session: SessionId, wanted_bytes: usize, window_bytes: usize) {
         let devices = self.devices.borrow();
         let holding: Vec<(usize, &Rc<Device>)> = devices
             .values()
@@ -312,7 +312,7 @@ impl Port {
             .filter(|(credit_bytes, _)| *credit_bytes > 0)
             .collect();
         let held_bytes: usize = holding.iter().map(|(credit_bytes, _)| credit_bytes).sum();
-        if held_bytes + wanted_bytes <= self.resources().limits().write_window_bytes_max {
+        if held_bytes + wanted_bytes <= window_bytes {
             return;
         }
         if let Some((credit_bytes, device)) = holding.into_iter().max_by_key(|(credit_bytes, _)| *credit_bytes) {
@@ -326,7 +326,7 @@ impl Port {
     }
 
     /// Lets a device in, if a driver accepts its source and the port has room.
-    pub fn admit(self: &Rc<Self>, stream: Stream, remote: SocketAddr, slot: OwnedSemaphorePermit) {
+    pub fn admit(self: &Rc<Self>, stream: Stream, remote: SocketAddr, slot: Slot) {
         // It was accepted in the moment that its listener was stopped for good.
         if self.draining.get() {
             return;

@@ -21,6 +21,7 @@ mod lists;
 mod metrics;
 mod page;
 mod refused;
+mod reload;
 mod service_manager;
 mod stories;
 mod takeover;

@@ -70,6 +70,12 @@ impl Setup {
         self.variable("PLACE_SERVER_SECRET", secret)
     }
 
+    /// The token of every request of the harness, where the secret is set otherwise.
+    pub fn token(mut self, token: &str) -> Self {
+        self.token = token.to_owned();
+        self
+    }
+
     /// Says host, port and shards by variables and not by flags.
     pub fn told_by_environment(mut self) -> Self {
         self.in_environment = true;
