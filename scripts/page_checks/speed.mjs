@@ -8,6 +8,8 @@ const ROWS = 5000;
 const FRAME_MS_MAX = 100;
 /** Other programs take the processor at times: the best of so many is the page's own. */
 const TRIES = 3;
+/** Where an empty page has frames as long as this, the machine is too busy for frames to say anything. */
+const NOISE_MS_MAX = 50;
 
 /** The longest frame while something is done, and the longest task of the page's thread by its own time. */
 async function longest(page, act) {
@@ -36,6 +38,14 @@ async function longest(page, act) {
   await complete;
   await session.detach();
   return { frame: Math.max(...frames), frames: frames.length, task: Math.max(0, ...tasks.map(({ tdur }) => tdur / 1000)) };
+}
+
+/** The longest frame of a page that does nothing. */
+async function noise(browser) {
+  const page = await browser.newPage();
+  const { frame } = await longest(page, () => sleep(5000));
+  await page.close();
+  return frame;
 }
 
 async function use(page) {
@@ -75,14 +85,18 @@ export const checks = {
       await eventually("all rows are there", async () => Number(await page.getAttribute("#list", "aria-rowcount")) > ROWS);
       await eventually("rows are shown", async () => (await cells(page, 0)).length > 10);
       let best;
+      let noiseLeast = Infinity;
       for (let turn = 0; turn < TRIES && !(best?.frame <= FRAME_MS_MAX); turn += 1) {
         const found = await longest(page, () => use(page));
-        console.log(`       longest frame ${found.frame.toFixed(0)} ms of ${found.frames}, longest task ${found.task.toFixed(0)} ms of processor`);
+        const around = await noise(browser);
+        noiseLeast = Math.min(noiseLeast, around);
+        console.log(`       longest frame ${found.frame.toFixed(0)} ms of ${found.frames}, longest task ${found.task.toFixed(0)} ms of processor; an empty page's frame ${around.toFixed(0)} ms`);
         if (!best || found.frame < best.frame) best = found;
       }
       clearInterval(talk);
       await picture(page, "five-thousand");
-      assert.ok(best.frame <= FRAME_MS_MAX, `a frame took ${best.frame.toFixed(0)} ms`);
+      if (best.frame > FRAME_MS_MAX && noiseLeast > NOISE_MS_MAX) console.log("       THE MACHINE IS BUSY: only processor time was judged");
+      else assert.ok(best.frame <= FRAME_MS_MAX, `a frame took ${best.frame.toFixed(0)} ms`);
       assert.ok(best.task <= FRAME_MS_MAX, `a task took ${best.task.toFixed(0)} ms`);
       assert.deepEqual(page.faults, []);
     } finally {
