@@ -78,7 +78,7 @@ impl Leaving {
     async fn store(&self) {
         self.peers.ask_all(|reply| Request::Pause { reply }).await;
         match self.peers.hand_over(Meanwhile::Freeze).await {
-            Ok(sockets) => self.service.store(sockets),
+            Ok(sockets) => self.service.store(sockets).await,
             Err(error) => tracing::warn!(%error, "the sockets cannot be left with the service manager"),
         }
     }

@@ -16,6 +16,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 
 /// Notices that wait while the manager's socket is full; more are dropped.
 const NOTICES_MAX: usize = 16;
@@ -30,6 +31,8 @@ const STORED_API: &str = "api";
 const STORED_PORT: &str = "port";
 /// Descriptors of one notice; the kernel takes no more (SCM_MAX_FD).
 const STORED_BATCH: usize = 253;
+/// How long a stop waits for the manager to take the sockets.
+const STORE_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// The way to the service manager.
 #[derive(Debug, Clone)]
@@ -42,7 +45,7 @@ enum Notice {
     Ready(String),
     Reloading,
     Stopping,
-    Store(Vec<Handed>),
+    Store(Vec<Handed>, oneshot::Sender<()>),
     Unstore,
 }
 
@@ -84,9 +87,12 @@ impl Service {
     }
 
     /// Leaves sockets with the manager, who hands them to the next daemon; as many as its store takes
-    /// (`FileDescriptorStoreMax`).
-    pub fn store(&self, sockets: Vec<Handed>) {
-        self.give(Notice::Store(sockets));
+    /// (`FileDescriptorStoreMax`). Waits until that is done, for a second at most.
+    pub async fn store(&self, sockets: Vec<Handed>) {
+        let (done, stored) = oneshot::channel();
+        self.give(Notice::Store(sockets, done));
+        // Either way there is nothing more to do for them.
+        let _ = tokio::time::timeout(STORE_TIME_MAX, stored).await;
     }
 
     /// Has the manager forget what was left with it: this daemon has it.
@@ -113,14 +119,14 @@ impl Teller {
     /// Tells what is given, and feeds the watchdog from the first notice on, for as long as the process lives.
     fn run(mut self, given: &Receiver<Notice>) {
         let Ok(first) = given.recv() else { return };
-        self.tell(&first);
+        self.tell(first);
         let Some(time) = self.watchdog else {
-            return given.iter().for_each(|notice| self.tell(&notice));
+            return given.iter().for_each(|notice| self.tell(notice));
         };
         let mut fed = Fed { beats: vec![0; self.vitals.beats().len()], at: Instant::now(), is_late: false };
         loop {
             match given.recv_timeout((time / LOOKS).max(LOOK_PAUSE_MIN)) {
-                Ok(notice) => self.tell(&notice),
+                Ok(notice) => self.tell(notice),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -130,10 +136,13 @@ impl Teller {
         }
     }
 
-    fn tell(&mut self, notice: &Notice) {
+    fn tell(&mut self, notice: Notice) {
         match notice {
-            Notice::Ready(status) => self.send(&[NotifyState::Ready, NotifyState::Status(status)]),
-            Notice::Store(sockets) => self.store(sockets),
+            Notice::Ready(status) => self.send(&[NotifyState::Ready, NotifyState::Status(&status)]),
+            Notice::Store(sockets, done) => {
+                self.store(&sockets);
+                let _ = done.send(());
+            }
             Notice::Unstore => {
                 for name in [STORED_API, STORED_PORT] {
                     self.send(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);

@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use std::fs::Permissions;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
@@ -31,8 +31,12 @@ impl Meeting {
     /// That another daemon listens there, or what the kernel says.
     pub fn make(path: &Path) -> Result<Self, TakeoverError> {
         let fault = |error| TakeoverError::Meeting { path: path.to_owned(), error };
-        let is_left_behind =
-            || UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+        let is_left_behind = || {
+            // A file of another kind refuses, too.
+            let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+            let refuses = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+            is_socket && UnixStream::connect(path).is_err_and(refuses)
+        };
         let listener = match UnixListener::bind(path) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_left_behind() => {
                 std::fs::remove_file(path).map_err(fault)?;

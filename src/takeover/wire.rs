@@ -15,7 +15,7 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Descriptors of one message; the kernel takes no more (SCM_MAX_FD).
 const BATCH_DESCRIPTORS: usize = 253;
@@ -45,16 +45,19 @@ impl Wire {
 
     /// The next line, if it comes within this time.
     pub(super) fn hear(&self, time_max: Duration) -> Result<Line, TakeoverError> {
-        self.0.set_read_timeout(Some(time_max))?;
+        let until = Instant::now() + time_max;
         let mut text = Vec::new();
         loop {
+            let left = until.saturating_duration_since(Instant::now());
+            // Zero would stand for no time-out at all.
+            self.0.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
             let mut byte = [0];
             (&self.0).read_exact(&mut byte)?;
             if byte[0] == b'\n' {
                 break;
             }
             text.push(byte[0]);
-            if text.len() > LINE_BYTES_MAX {
+            if text.len() > LINE_BYTES_MAX || left.is_zero() {
                 break;
             }
         }

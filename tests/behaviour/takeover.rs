@@ -242,6 +242,13 @@ fn a_takeover_of_nobody_is_one_line_and_a_failure(shards: usize) {
     let refused = Run::binary(&["-w", &workers, "--takeover", "--takeover-socket", place.path()], &[]);
     assert_eq!((refused.status.code(), refused.stderr.lines().count()), (Some(1), 1), "{}", refused.stderr);
     assert!(refused.stderr.contains("no daemon answers at"), "{}", refused.stderr);
+    // What is no daemon's is left alone.
+    std::fs::write(place.path(), "somebody's").unwrap();
+    let port = free_port().to_string();
+    let refused = Run::binary(&["-p", &port, "-w", &workers, "--takeover-socket", place.path()], &[]);
+    assert!(refused.stderr.contains("no socket can be made at"), "{}", refused.stderr);
+    assert_eq!(std::fs::read_to_string(place.path()).unwrap(), "somebody's");
+    std::fs::remove_file(place.path()).unwrap();
     // Nor is the place of another daemon to be had.
     let daemon = place.of(Setup::new(shards)).start();
     let port = free_port().to_string();
