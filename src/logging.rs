@@ -9,6 +9,7 @@ use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
 
 use thiserror::Error;
+use tokio::sync::watch;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::{Compact, DefaultFields, Format, Json, JsonFields};
@@ -23,7 +24,8 @@ static RELOAD: OnceLock<Reload> = OnceLock::new();
 
 /// What changes the filter of the log that has started.
 struct Reload {
-    start: String,
+    /// What an empty filter stands for. Off the data path, and locked for a moment.
+    start: watch::Sender<String>,
     set: Box<dyn Fn(EnvFilter) -> bool + Send + Sync>,
     get: Box<dyn Fn() -> Option<String> + Send + Sync>,
 }
@@ -35,6 +37,16 @@ pub enum LogFormat {
     Readable,
     /// One JSON object a line, from info on.
     Json,
+}
+
+impl LogFormat {
+    /// The level where no filter is set.
+    pub fn level(self) -> &'static str {
+        match self {
+            LogFormat::Readable => "debug",
+            LogFormat::Json => "info",
+        }
+    }
 }
 
 /// Why logging does not start.
@@ -61,7 +73,7 @@ impl Logging {
     /// # Errors
     /// [`LogError`]; nothing is logged then.
     pub fn start(format: LogFormat, filter: Option<&str>) -> Result<Logging, LogError> {
-        let start = filter.unwrap_or(level(format)).to_owned();
+        let start = filter.unwrap_or(format.level()).to_owned();
         let filter = parse_filter(&start).map_err(LogError::Filter)?;
         let (lines, writer) = bounded(io::stdout(), LINES_MAX);
         let dropped = lines.error_counter();
@@ -96,23 +108,34 @@ pub fn filter() -> String {
     RELOAD.get().and_then(|reload| (reload.get)()).unwrap_or_default()
 }
 
-/// Sets the filter of the log for as long as the process lives; an empty text is the filter of the start. Takes the
+/// Sets the filter of the log until it is set again; an empty text is the filter of the settings. Takes the
 /// subscriber's own lock for a moment, as a line does.
 ///
 /// # Errors
 /// Half a sentence for the operator, where the text is no filter.
 pub fn set_filter(text: &str) -> Result<(), String> {
     let Some(reload) = RELOAD.get() else { return Err("nothing logs".to_owned()) };
-    let text = if text.trim().is_empty() { &reload.start } else { text };
-    let filter = parse_filter(text)?;
+    let filter = if text.trim().is_empty() { parse_filter(&reload.start.borrow()) } else { parse_filter(text) }?;
     if (reload.set)(filter) { Ok(()) } else { Err("nothing logs any more".to_owned()) }
+}
+
+/// Sets the filter of the settings, and the log to it.
+///
+/// # Errors
+/// As [`set_filter`]; then nothing has changed.
+pub fn set_start_filter(text: &str) -> Result<(), String> {
+    set_filter(text)?;
+    if let Some(reload) = RELOAD.get() {
+        reload.start.send_replace(text.to_owned());
+    }
+    Ok(())
 }
 
 impl Reload {
     fn new<S: 'static>(start: String, handle: reload::Handle<EnvFilter, S>) -> Self {
         let reader = handle.clone();
         Reload {
-            start,
+            start: watch::Sender::new(start),
             set: Box::new(move |filter| handle.reload(filter).is_ok()),
             get: Box::new(move || reader.with_current(ToString::to_string).ok()),
         }
@@ -150,13 +173,6 @@ fn parse_filter(text: &str) -> Result<EnvFilter, String> {
         });
     }
     EnvFilter::builder().parse(directives.join(",")).map_err(|error| error.to_string())
-}
-
-fn level(format: LogFormat) -> &'static str {
-    match format {
-        LogFormat::Readable => "debug",
-        LogFormat::Json => "info",
-    }
 }
 
 fn bounded(output: impl io::Write + Send + 'static, lines_max: usize) -> (NonBlocking, WorkerGuard) {
@@ -212,7 +228,7 @@ mod tests {
         let lines = Lines::default();
         let output = lines.clone();
         let make = move || output.clone();
-        let filter = EnvFilter::new(level(format));
+        let filter = EnvFilter::new(format.level());
         let events = || {
             tracing::info!(port = 6001, "port opened");
             tracing::debug!("device \u{1b}[31mopened");

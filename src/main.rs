@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use uring_dispatch::command;
-use uring_dispatch::config::{Config, Environment, Invocation};
+use uring_dispatch::config::{Environment, Invocation, Loaded, Loader, ReportForm, effective};
 use uring_dispatch::edge;
 use uring_dispatch::logging::Logging;
 use uring_dispatch::server;
@@ -18,7 +18,8 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     match Invocation::parse(std::env::args_os(), &Environment::of_process()) {
-        Ok(Invocation::Serve(config)) => serve(*config),
+        Ok(Invocation::Serve(loaded, loader)) => serve(*loaded, loader),
+        Ok(Invocation::CheckConfig(loaded, form)) => check(&loaded, form),
         Ok(Invocation::Health(url)) => ExitCode::from(command::health::check(&url)),
         Ok(Invocation::Version) => print(concat!("dispatch v", env!("CARGO_PKG_VERSION"), "\n")),
         Ok(Invocation::Routes) => print(&edge::routes::text()),
@@ -30,18 +31,30 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(config: Config) -> ExitCode {
+fn serve(loaded: Loaded, loader: Loader) -> ExitCode {
+    let Loaded { config, warnings, .. } = &loaded;
     let _logging = match Logging::start(config.log_format, config.log_filter.as_deref()) {
         Ok(logging) => logging,
         Err(error) => return fail(USAGE, &error),
     };
-    if let Some(warning) = config.warning() {
+    for warning in warnings {
         tracing::warn!("{warning}");
     }
-    match server::run(config) {
+    match server::run(loaded, loader) {
         Ok(end) => ExitCode::from(end.exit_code()),
         Err(error) => fail(FAILURE, &error),
     }
+}
+
+fn check(loaded: &Loaded, form: ReportForm) -> ExitCode {
+    for warning in &loaded.warnings {
+        // What is printed next says that the settings are good.
+        let _ = writeln!(io::stderr(), "dispatch: {warning}");
+    }
+    print(&match form {
+        ReportForm::Toml => effective::text(&loaded.settings),
+        ReportForm::Json => effective::document(&loaded.settings),
+    })
 }
 
 fn print(text: &str) -> ExitCode {

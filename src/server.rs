@@ -1,25 +1,35 @@
 //! The process: start-up checks, one thread a shard, signals, the drain.
 //!
 //! **Invariants.** Whatever keeps the daemon from starting is one [`StartError`] with one line. After start-up this
-//! thread only waits: for a signal, for shards to drain, for the deadline.
-//! **Not here.** Settings (`config`), the API's certificate (`certificates`), what a shard does (`shard`, `edge`).
+//! thread only waits: for a signal, for settings that are read again, for shards to drain, for the deadline.
+//! **Not here.** Settings (`config`), what a shard does (`shard`, `edge`).
 
 mod certificates;
+mod inheritance;
+mod leaving;
+mod reload;
 
-use crate::config::{self, Config, DaemonSecrets, Switch};
+use crate::config::{Config, ConfigError, Loaded, Loader, Switch};
 use crate::edge::api::Api;
 use crate::edge::identities::Identities;
-use crate::edge::line::Entrance;
 use crate::edge::session::session_bytes_max;
 use crate::logging::{self, LogFormat};
 use crate::policy::ending::ProcessEnd;
-use crate::policy::token::Token;
+use crate::policy::limits::Limits;
+use crate::policy::rules::Rules;
+use crate::service::Service;
+use crate::service::handed::HandedError;
+use crate::shard::Shard;
+use crate::shard::accept::Entrance;
 use crate::shard::mailbox::{Peers, Request};
 use crate::shard::resources::{LogControl, Resources, Shared};
 use crate::shard::ring::{self, Listener};
 use crate::shard::tls::{HANDSHAKE_BYTES_MAX, Identity};
-use crate::shard::{Shard, sockets};
-use certificates::Certificates;
+use crate::shard::vitals::Vitals;
+use crate::takeover::TakeoverError;
+use inheritance::Inheritance;
+use leaving::Leaving;
+use reload::Reloader;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -27,6 +37,7 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -50,13 +61,19 @@ pub enum StartError {
     /// The API's address cannot be had.
     #[error("the API cannot listen on {address} ({settings}): {error}")]
     Listen {
-        /// The settings that say so.
+        /// What says so.
         settings: &'static str,
         /// The address.
         address: SocketAddr,
         /// What the kernel says.
         error: io::Error,
     },
+    /// What the service manager hands over is not what the API needs.
+    #[error(transparent)]
+    Handed(#[from] HandedError),
+    /// Nothing is taken over, or nobody could take over from this one.
+    #[error(transparent)]
+    Takeover(#[from] TakeoverError),
     /// io_uring is not to be had.
     #[error(
         "io_uring is refused ({error}): look at the sysctl kernel.io_uring_disabled (it must be 0) and at the \
@@ -100,8 +117,21 @@ enum Event {
     Started,
     StartFailed(StartError),
     ShardEnded,
-    Signal,
-    ReadAgain,
+    /// A signal to stop.
+    Stop,
+    /// A signal to read the settings again.
+    Reload,
+    /// What that has found.
+    Loaded(Box<Result<Loaded, ConfigError>>),
+    /// Another daemon has the sockets.
+    TakenOver,
+}
+
+/// Whether a reload was asked for while the shards started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Yes,
+    No,
 }
 
 /// Runs the daemon until it is told to stop. Returns on the thread that called; shards' threads are then still there, as
@@ -109,83 +139,84 @@ enum Event {
 ///
 /// # Errors
 /// [`StartError`] where it cannot start.
-pub fn run(mut config: Config) -> Result<ProcessEnd, StartError> {
+pub fn run(mut loaded: Loaded, loader: Loader) -> Result<ProcessEnd, StartError> {
     check_kernel()?;
+    let mut inheritance = Inheritance::take(&loaded.config)?;
     let descriptors = raise_descriptor_limit();
-    config.limits.devices_max = config::devices_max(descriptors, config.limits.devices_max);
-    config.limits.handshakes_max = config::handshakes_max(descriptors, config.limits.handshakes_max);
-    let (events, mut happened) = mpsc::channel(config.shards + EVENTS_BEYOND_SHARDS);
+    let shards = loaded.config.shards;
+    let (events, mut happened) = mpsc::channel(shards + EVENTS_BEYOND_SHARDS);
     watch_signals(events.clone())?;
-    let peers = start_shards(&config, events)?;
-    let mut certificates = config.tls.as_ref().map(|tls| Certificates::new(tls.files.clone(), &tls.identity));
+    let listeners = inheritance.api_listeners(&mut loaded.config)?;
+    inheritance.make_meeting(&loaded.config)?;
+    let rules = Arc::new(reload::rules(&loaded.config, descriptors));
+    let vitals = Vitals::new(shards);
+    let service = Service::start(vitals.clone()).map_err(StartError::Thread)?;
+    let shared = start_shards(&loaded.config, &rules, listeners, &vitals, &events)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(StartError::Thread)?;
     runtime.block_on(async {
-        for _ in 0..config.shards {
+        let peers = shared.peers.clone();
+        inheritance.give_ports(&peers).await;
+        let (mut started, mut asked) = (0, Asked::No);
+        while started < shards {
             match happened.recv().await {
-                Some(Event::Started | Event::ReadAgain) => {}
+                Some(Event::Started) => started += 1,
                 Some(Event::StartFailed(error)) => return Err(error),
-                Some(Event::Signal) => return Ok(ProcessEnd::Drained),
-                Some(Event::ShardEnded) | None => return Ok(ProcessEnd::ShardFailed),
+                Some(Event::Reload) => asked = Asked::Yes,
+                Some(Event::Stop) => return Ok(ProcessEnd::Drained),
+                Some(Event::ShardEnded | Event::Loaded(_) | Event::TakenOver) | None => {
+                    return Ok(ProcessEnd::ShardFailed);
+                }
             }
         }
-        log_start(&config, descriptors);
-        let asked = wait_for_a_signal(&mut happened, &peers, &mut certificates).await;
-        let end = match asked {
-            Ok(()) => drain(&mut happened, &peers, config.limits.drain_time_max).await,
-            Err(end) => end,
-        };
+        inheritance.settle(&peers, &vitals, &service, &events).await?;
+        log_start(&loaded.config, &rules.limits, descriptors);
+        let status = format!("{shards} shards serve at {}", loaded.config.api_address);
+        service.ready(status.clone());
+        let reloader = Reloader::new((loaded, loader), descriptors, shared, events);
+        let mut leaving = Leaving { peers, vitals, service, status, reloader };
+        if asked == Asked::Yes {
+            leaving.reload();
+        }
+        let end = leaving.wait_for_the_end(&mut happened).await;
         tracing::info!(?end, "dispatch ends");
         Ok(end)
     })
 }
 
-/// Opens the API and starts a thread for each shard, which tells of its start and of its end.
-fn start_shards(config: &Config, events: mpsc::Sender<Event>) -> Result<Peers, StartError> {
-    let plain = open_api(config, config.api_address, "--host, --port")?;
-    let secure = config.tls.as_ref().map(|tls| open_api(config, tls.address, "--tls-host, --tls-port"));
-    let mut secure = secure.transpose()?.unwrap_or_default().into_iter();
+/// Starts a thread for each shard, which tells of its start and of its end.
+fn start_shards(
+    config: &Config,
+    rules: &Arc<Rules>,
+    listeners: Vec<Vec<(socket2::Socket, Entrance)>>,
+    vitals: &Vitals,
+    events: &mpsc::Sender<Event>,
+) -> Result<Shared, StartError> {
     let (peers, mailboxes) = Peers::new(config.shards);
     let log =
         LogControl { dropped_lines: logging::dropped_lines, filter: logging::filter, set_filter: logging::set_filter };
-    let shared = Shared::new(config.limits, config.access.clone(), config.observation, log, peers.clone());
-    let DaemonSecrets { secret, next, .. } = &config.secrets;
-    let token = Token::new(secret.expose().to_owned(), next.as_ref().map(|next| next.expose().to_owned()));
-    let identities = Identities::new(config.device_certs.clone());
+    let shared = Shared::new(&rules.limits, log, peers, vitals.clone());
+    let identities = Identities::default();
     let cores = match config.pin {
         Switch::On => core_affinity::get_core_ids().unwrap_or_default(),
         Switch::Off => Vec::new(),
     };
-    for (shard, (plain, mailbox)) in plain.into_iter().zip(mailboxes).enumerate() {
-        let listeners = [Some((plain, Entrance::Plain)), secure.next().map(|socket| (socket, Entrance::Tls))];
+    for (shard, (listeners, mailbox)) in listeners.into_iter().zip(mailboxes).enumerate() {
         let thread = ShardThread {
             shard,
             shards: config.shards,
             core: (!cores.is_empty()).then(|| cores[shard % cores.len()]),
             shared: shared.clone(),
-            token: token.clone(),
+            rules: rules.clone(),
             identities: identities.clone(),
             identity: config.tls.as_ref().map(|tls| tls.identity.clone()),
             events: events.clone(),
         };
         std::thread::Builder::new()
             .name(format!("shard-{shard}"))
-            .spawn(move || thread.run(listeners.into_iter().flatten(), mailbox))
+            .spawn(move || thread.run(listeners, mailbox))
             .map_err(StartError::Thread)?;
     }
-    Ok(peers)
-}
-
-/// Opens the API's listeners, waiting a while for an address in use: a daemon that was killed leaves it so until the
-/// kernel has taken its ring apart.
-fn open_api(config: &Config, address: SocketAddr, settings: &'static str) -> Result<Vec<socket2::Socket>, StartError> {
-    let until = Instant::now() + RESTART_WAIT;
-    loop {
-        match sockets::open_api(address, config.shards, config.limits.socket_bytes) {
-            Ok(listeners) => return Ok(listeners),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => pause(),
-            Err(error) => return Err(StartError::Listen { settings, address, error }),
-        }
-    }
+    Ok(shared)
 }
 
 #[expect(clippy::disallowed_methods, reason = "nothing runs on this thread yet")]
@@ -199,7 +230,7 @@ struct ShardThread {
     shards: usize,
     core: Option<core_affinity::CoreId>,
     shared: Shared,
-    token: Token,
+    rules: Arc<Rules>,
     identities: Identities,
     identity: Option<Identity>,
     events: mpsc::Sender<Event>,
@@ -212,7 +243,7 @@ impl Drop for ShardThread {
 }
 
 impl ShardThread {
-    fn run(self, sockets: impl Iterator<Item = (socket2::Socket, Entrance)>, mailbox: mpsc::Receiver<Request>) {
+    fn run(self, listeners: Vec<(socket2::Socket, Entrance)>, mailbox: mpsc::Receiver<Request>) {
         if let Some(core) = self.core
             && !core_affinity::set_for_current(core)
         {
@@ -224,22 +255,26 @@ impl ShardThread {
             Err(error) => return drop(self.events.blocking_send(Event::StartFailed(error))),
         };
         runtime.block_on(async {
-            let resources = Rc::new(Resources::new(self.shard, self.shared.clone(), self.identity.clone()));
-            let api = Api::new(resources.clone(), self.token.clone(), self.identities.clone());
-            let mut listeners = Vec::new();
-            for (socket, entrance) in sockets {
+            let (shared, rules, identity) = (self.shared.clone(), self.rules.clone(), self.identity.clone());
+            let resources = Rc::new(Resources::new(self.shard, shared, rules, identity));
+            let api = Api::new(resources.clone(), self.identities.clone());
+            let mut serving = Vec::with_capacity(listeners.len());
+            for (socket, entrance) in listeners {
                 let listener = Rc::new(Listener::new(socket));
+                // Until every shard has started, and has what it inherits.
+                listener.pause();
                 ring::spawn(api.clone().serve(listener.clone(), entrance));
-                listeners.push(listener);
+                serving.push((entrance, listener));
             }
+            self.shared.vitals.beat(self.shard);
             let _ = self.events.send(Event::Started).await;
-            Shard::new(resources, listeners).run(mailbox).await;
+            Shard::new(resources, serving).run(mailbox).await;
         });
     }
 
     /// A ring and its runtime, waiting for locked memory a while.
     fn make_runtime(&self) -> Result<tokio_uring::Runtime, StartError> {
-        let entries = self.shared.limits.ring_entries;
+        let entries = self.rules.limits.ring_entries;
         let until = Instant::now() + RESTART_WAIT;
         loop {
             match ring::runtime(entries) {
@@ -259,7 +294,7 @@ impl ShardThread {
     fn locked_memory(&self) -> StartError {
         /// Measured: 32 KiB at 256 entries, 128 KiB at 1,024, 512 KiB at 4,096.
         const BYTES_AN_ENTRY: u64 = 128;
-        let entries = self.shared.limits.ring_entries;
+        let entries = self.rules.limits.ring_entries;
         let limit = getrlimit(Resource::Memlock).current;
         StartError::LockedMemory {
             shards: self.shards,
@@ -288,9 +323,8 @@ fn raise_descriptor_limit() -> u64 {
 }
 
 /// Says what runs, and what its bounds add up to.
-fn log_start(config: &Config, descriptors: u64) {
+fn log_start(config: &Config, limits: &Limits, descriptors: u64) {
     const MIB: usize = 1 << 20;
-    let limits = &config.limits;
     let buffers = config.shards * usize::from(limits.receive_buffers) * limits.receive_buffer_bytes;
     let devices = limits.devices_max.saturating_mul(limits.receive_buffer_bytes);
     let sessions = limits.session_memory_bytes_max;
@@ -315,78 +349,16 @@ fn log_start(config: &Config, descriptors: u64) {
     }
 }
 
-/// Turns SIGTERM, SIGINT and SIGHUP into events, on a thread of its own.
+/// Turns signals into events, on a thread of its own.
 fn watch_signals(events: mpsc::Sender<Event>) -> Result<(), StartError> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(StartError::Thread)?;
     let watch = move || {
         for signal in signals.forever() {
-            let event = if signal == SIGHUP { Event::ReadAgain } else { Event::Signal };
+            let event = if signal == SIGHUP { Event::Reload } else { Event::Stop };
             if events.blocking_send(event).is_err() {
                 return;
             }
         }
     };
     std::thread::Builder::new().name("signals".into()).spawn(watch).map(drop).map_err(StartError::Thread)
-}
-
-/// Waits until the process is told to stop, and looks after its certificate meanwhile.
-///
-/// # Errors
-/// The end of the process where a shard's thread ends.
-async fn wait_for_a_signal(
-    happened: &mut mpsc::Receiver<Event>,
-    peers: &Peers,
-    certificates: &mut Option<Certificates>,
-) -> Result<(), ProcessEnd> {
-    let mut warnings = tokio::time::interval(certificates::WARNING_INTERVAL);
-    loop {
-        let event = tokio::select! {
-            event = happened.recv() => event,
-            _ = warnings.tick() => {
-                certificates.iter().for_each(Certificates::warn);
-                continue;
-            }
-        };
-        match (event, &mut *certificates) {
-            (Some(Event::Signal), _) => return Ok(()),
-            (Some(Event::ReadAgain), Some(certificates)) => certificates.reload(peers).await,
-            (Some(Event::ReadAgain), None) => tracing::info!("SIGHUP: there is no certificate to read again"),
-            _ => return Err(ProcessEnd::ShardFailed),
-        }
-    }
-}
-
-/// Has everything end in good order, under one deadline.
-async fn drain(happened: &mut mpsc::Receiver<Event>, peers: &Peers, drain_time_max: Duration) -> ProcessEnd {
-    tracing::info!(drain_ms_max = drain_time_max.as_millis() as u64, "told to stop: draining");
-    let drain = async {
-        // No device ends before every shard has sent on what its drivers had sent.
-        ask_all(peers, |reply| Request::Settle { reply }).await;
-        ask_all(peers, |reply| Request::Drain { reply }).await;
-    };
-    let interrupted = async {
-        loop {
-            match happened.recv().await {
-                Some(Event::Signal) => return ProcessEnd::SecondSignal,
-                Some(Event::ReadAgain) => {}
-                _ => return ProcessEnd::ShardFailed,
-            }
-        }
-    };
-    tokio::select! {
-        () = drain => ProcessEnd::Drained,
-        () = tokio::time::sleep(drain_time_max) => ProcessEnd::DrainDeadline,
-        end = interrupted => end,
-    }
-}
-
-/// Asks every shard, and waits until each has replied.
-async fn ask_all(peers: &Peers, request: impl Fn(mpsc::Sender<usize>) -> Request) {
-    let (reply, mut replies) = mpsc::channel(peers.shards());
-    for shard in 0..peers.shards() {
-        peers.ask(shard, request(reply.clone())).await;
-    }
-    for _ in 0..peers.shards() {
-        replies.recv().await;
-    }
 }

@@ -12,6 +12,7 @@ fn dispatch(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
         .args(arguments)
         .env_clear()
         .env("SECRETS_PATH", "/nonexistent")
+        .env("CONFIGURATION_DIRECTORY", "/nonexistent")
         .envs(variables.iter().copied())
         .output()
         .unwrap()

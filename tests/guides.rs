@@ -8,14 +8,16 @@ use std::path::{Path, PathBuf};
 use uring_dispatch::config::settings;
 use uring_dispatch::policy::counts::Count;
 
-/// How paths of sources begin whose sentences are no messages: help, documents, the page, request heads, and what
+/// How paths of sources begin whose sentences are no messages: help, documents, files, the page, request heads, and what
 /// `listen` and `tap` print of devices.
-const OTHER_SENTENCES: [&str; 10] = [
+const OTHER_SENTENCES: [&str; 12] = [
     "command/listen/show.rs",
     "command/tap/capture.rs",
     "command/tap/show.rs",
     "config/arguments.rs",
+    "config/effective.rs",
     "config/settings.rs",
+    "config/template.rs",
     "edge/openapi/",
     "edge/page/",
     "edge/routes.rs",
@@ -24,16 +26,17 @@ const OTHER_SENTENCES: [&str; 10] = [
 ];
 /// Sentences that are no messages: the version, a content type, reasons of lints, what a debug build checks, and how an
 /// encrypted key begins.
-const NO_MESSAGES: [&str; 7] = [
+const NO_MESSAGES: [&str; 8] = [
     "dispatch v",
     "text/plain; version=0.0.4; charset=utf-8",
     "no shard runs in this program",
     "nothing runs on this thread yet",
+    "this thread serves nobody else",
     "a datagram larger than UDP carries",
     "ENCRYPTED PRIVATE KEY",
     "Proc-Type: 4,ENCRYPTED",
 ];
-const GUIDES: [&str; 5] = ["operating", "tuning", "troubleshooting", "drivers", "tls"];
+const GUIDES: [&str; 7] = ["configuration", "operating", "service", "tls", "tuning", "troubleshooting", "drivers"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -139,7 +142,7 @@ fn is_said(text: &str, format: &str) -> bool {
 
 #[test]
 fn every_message_of_the_program_is_explained() {
-    let guides = format!("{} {}", guide("troubleshooting"), guide("operating"));
+    let guides = ["troubleshooting", "operating", "service"].map(guide).join(" ");
     let metrics = read("observe/metrics.md");
     let mut missing = Vec::new();
     let mut found = 0;
@@ -155,7 +158,10 @@ fn every_message_of_the_program_is_explained() {
         }
     }
     assert!(found > 100, "only {found} messages were found");
-    assert!(missing.is_empty(), "neither in docs/troubleshooting.md nor in docs/operating.md: {missing:#?}");
+    assert!(
+        missing.is_empty(),
+        "in none of docs/troubleshooting.md, docs/operating.md and docs/service.md: {missing:#?}"
+    );
 }
 
 #[test]
@@ -164,6 +170,8 @@ fn every_start_error_and_refusal_is_under_troubleshooting() {
     for path in [
         "config/error.rs",
         "server.rs",
+        "service/handed.rs",
+        "takeover/mod.rs",
         "logging.rs",
         "edge/api.rs",
         "edge/join.rs",

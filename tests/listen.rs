@@ -34,7 +34,7 @@ impl Terminal {
             .args(arguments)
             .args(["--url", &url])
             .env_clear()
-            .envs([("SECRETS_PATH", "/nonexistent"), ("SERVER_SECRET", "hunter2")])
+            .envs([("SECRETS_PATH", "/nonexistent"), ("SERVER_SECRET", "hunter2"), ("DISPATCH_CONFIG", "/dev/null")])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

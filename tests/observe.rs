@@ -17,10 +17,10 @@ on. Counters are sums over shards since the start of the process; a limit of `+I
 
 fn document() -> String {
     let environment = Environment::of_process();
-    let Ok(Invocation::Serve(config)) = Invocation::parse(["dispatch".into()], &environment) else { panic!() };
+    let Ok(Invocation::Serve(loaded, _)) = Invocation::parse(["dispatch".into()], &environment) else { panic!() };
     let mut text = HEAD.to_owned();
     text.push_str("| metric | type | labels | what it is |\n|---|---|---|---|\n");
-    for family in families(&config.limits) {
+    for family in families(&loaded.config.limits) {
         let labels = family.labels.split(',').filter(|label| !label.is_empty());
         let labels = labels.map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
         writeln!(text, "| `{}` | {} | {labels} | {} |", family.name, family.kind, family.help).unwrap();

@@ -45,7 +45,10 @@ fn a_layer_uses_itself_and_the_layers_below_alone() {
     for (path, text) in sources() {
         let Some(own) = LAYERS.iter().position(|layer| *layer == area(&path)) else { continue };
         let code = code(&text);
-        let above = LAYERS[own + 1..].iter().copied().chain(["server", "config", "command", "logging"]);
+        let above = LAYERS[own + 1..]
+            .iter()
+            .copied()
+            .chain(["server", "service", "takeover", "drain", "config", "command", "logging"]);
         faults.extend(
             above
                 .filter(|other| code.contains(&format!("crate::{other}")))

@@ -8,34 +8,42 @@ const ROWS = 5000;
 const FRAME_MS_MAX = 100;
 /** Other programs take the processor at times: the best of so many is the page's own. */
 const TRIES = 3;
+/** Where an empty page beside it has frames as long as this, the machine is too busy for frames to say anything. */
+const NOISE_MS_MAX = 50;
 
-/** The longest frame while something is done, and the longest task of the page's thread by its own time. */
-async function longest(page, act) {
+/** Has a page measure its frames from here on; what it gives back ends that, and tells them. */
+async function recordFrames(page) {
+  await page.evaluate(() => {
+    const frames = { all: [], hasEnded: false };
+    let last = performance.now();
+    const next = (at) => {
+      frames.all.push(at - last);
+      last = at;
+      if (!frames.hasEnded) requestAnimationFrame(next);
+    };
+    window.frames = frames;
+    requestAnimationFrame(next);
+  });
+  return () => page.evaluate(() => {
+    window.frames.hasEnded = true;
+    return window.frames.all;
+  });
+}
+
+/** The longest frame while something is done, that of an empty page beside it, and the longest task by its own time. */
+async function longest(page, beside, act) {
   const session = await page.context().newCDPSession(page);
   const tasks = [];
   session.on("Tracing.dataCollected", ({ value }) => tasks.push(...value.filter(({ name, tdur }) => name.endsWith("RunTask") && tdur)));
   await session.send("Tracing.start", { categories: "disabled-by-default-devtools.timeline,toplevel", transferMode: "ReportEvents" });
-  await page.evaluate(() => {
-    window.frames_ms = [];
-    let last = performance.now();
-    const next = (at) => {
-      window.frames_ms.push(at - last);
-      last = at;
-      window.frames_end || requestAnimationFrame(next);
-    };
-    window.frames_end = false;
-    requestAnimationFrame(next);
-  });
+  const [framesOf, framesBeside] = [await recordFrames(page), await recordFrames(beside)];
   await act();
-  const frames = await page.evaluate(() => {
-    window.frames_end = true;
-    return window.frames_ms;
-  });
+  const [frames, others] = [await framesOf(), await framesBeside()];
   const complete = new Promise((resolve) => session.once("Tracing.tracingComplete", resolve));
   await session.send("Tracing.end");
   await complete;
   await session.detach();
-  return { frame: Math.max(...frames), frames: frames.length, task: Math.max(0, ...tasks.map(({ tdur }) => tdur / 1000)) };
+  return { frame: Math.max(...frames), noise: Math.max(...others), task: Math.max(0, ...tasks.map(({ tdur }) => tdur / 1000)) };
 }
 
 async function use(page) {
@@ -74,15 +82,18 @@ export const checks = {
       await page.keyboard.press("3");
       await eventually("all rows are there", async () => Number(await page.getAttribute("#list", "aria-rowcount")) > ROWS);
       await eventually("rows are shown", async () => (await cells(page, 0)).length > 10);
+      const beside = await browser.newPage();
       let best;
       for (let turn = 0; turn < TRIES && !(best?.frame <= FRAME_MS_MAX); turn += 1) {
-        const found = await longest(page, () => use(page));
-        console.log(`       longest frame ${found.frame.toFixed(0)} ms of ${found.frames}, longest task ${found.task.toFixed(0)} ms of processor`);
+        const found = await longest(page, beside, () => use(page));
+        const [frame, noise, task] = [found.frame, found.noise, found.task].map((ms) => `${ms.toFixed(0)} ms`);
+        console.log(`       longest frame ${frame}, of an empty page beside it ${noise}; longest task ${task} of processor`);
         if (!best || found.frame < best.frame) best = found;
       }
       clearInterval(talk);
       await picture(page, "five-thousand");
-      assert.ok(best.frame <= FRAME_MS_MAX, `a frame took ${best.frame.toFixed(0)} ms`);
+      if (best.frame > FRAME_MS_MAX && best.noise > NOISE_MS_MAX) console.log("       THE MACHINE IS BUSY: only processor time was judged");
+      else assert.ok(best.frame <= FRAME_MS_MAX, `a frame took ${best.frame.toFixed(0)} ms`);
       assert.ok(best.task <= FRAME_MS_MAX, `a task took ${best.task.toFixed(0)} ms`);
       assert.deepEqual(page.faults, []);
     } finally {

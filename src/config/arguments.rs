@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::file::CONFIG_VARIABLE;
 use super::http_url::HttpUrl;
 use super::limit_arguments::{DeviceArguments, DriverArguments, MemoryArguments, RingArguments};
 use super::tls::TlsArguments;
@@ -18,10 +19,17 @@ use crate::policy::sources::Sources;
 use crate::policy::tap_filter::TappedDevice;
 
 const AFTER_HELP: &str = "\
-Every variable may also stand in a file of its name under SECRETS_PATH (/run/secrets unless set). A flag goes before \
-its variable, a variable before its file. The secret that drivers must show has no flag: it is the first that is set \
-of PLACE_SERVER_SECRET and SERVER_SECRET. While drivers change to another, that one is PLACE_SERVER_SECRET_NEXT or \
-SERVER_SECRET_NEXT; both are let in.";
+Every setting may also stand in the configuration file, under the name of its flag with underscores (stall_ms_max = \
+20000), and every variable in a file of its name under SECRETS_PATH (/run/secrets unless set). A flag goes before its \
+variable, a variable before its file under SECRETS_PATH, that before the configuration file. The secret that drivers \
+must show has no flag: it is the first that is set of PLACE_SERVER_SECRET and SERVER_SECRET. While drivers change to \
+another, that one is PLACE_SERVER_SECRET_NEXT or SERVER_SECRET_NEXT; both are let in. In the configuration file they are server_secret and server_secret_next. \
+`dispatch check-config` prints every setting and where it came from.";
+
+const AFTER_CHECK_HELP: &str = "\
+Prints what the daemon would run with, were it started with these flags here and now: each setting as the \
+configuration file would have it, with where it came from; secrets are masked. Exits with 0, or with 2 where the daemon \
+would not start, and then says why.";
 
 const AFTER_LISTEN_HELP: &str = "\
 What is typed goes to the last device that sent or connected; `@ID TEXT` (tcp) or `@IP:PORT TEXT` (udp) goes to that \
@@ -47,11 +55,34 @@ pub(super) struct Arguments {
     #[command(flatten)]
     pub(super) actions: ActionArguments,
     #[command(flatten)]
+    pub(super) settings: SettingArguments,
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+}
+
+impl Arguments {
+    /// The settings, of the daemon or of what is checked.
+    pub(super) fn settings(&self) -> &SettingArguments {
+        match &self.command {
+            Some(Command::CheckConfig(check)) => &check.settings,
+            _ => &self.settings,
+        }
+    }
+}
+
+/// Every setting that has a flag.
+#[derive(Debug, Clone, Args)]
+pub(super) struct SettingArguments {
+    #[command(flatten)]
+    pub(super) file: FileArguments,
+    #[command(flatten)]
     pub(super) listening: ListeningArguments,
     #[command(flatten)]
     pub(super) tls: TlsArguments,
     #[command(flatten)]
     pub(super) access: AccessArguments,
+    #[command(flatten)]
+    pub(super) upgrades: UpgradeArguments,
     #[command(flatten)]
     pub(super) shards: ShardArguments,
     #[command(flatten)]
@@ -66,12 +97,10 @@ pub(super) struct Arguments {
     pub(super) metrics: MetricsArguments,
     #[command(flatten)]
     pub(super) logging: LoggingArguments,
-    #[command(subcommand)]
-    pub(super) command: Option<Command>,
 }
 
 /// What is done instead of serving.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Actions (instead of serving)")]
 #[group(id = "action", multiple = false)]
 pub(super) struct ActionArguments {
@@ -89,7 +118,15 @@ pub(super) struct ActionArguments {
     pub(super) document: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Configuration file")]
+pub(super) struct FileArguments {
+    /// File of settings; /etc/dispatch/dispatch.toml where it is there, or dispatch.toml in CONFIGURATION_DIRECTORY
+    #[arg(long, value_name = "FILE", env = CONFIG_VARIABLE)]
+    pub(super) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Listening")]
 pub(super) struct ListeningArguments {
     /// Address for drivers; only this machine unless set
@@ -101,7 +138,7 @@ pub(super) struct ListeningArguments {
     pub(super) port: u16,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Access")]
 pub(super) struct AccessArguments {
     /// Ports that drivers may open, such as `2000-2999,161`; a join of another is refused (403)
@@ -117,7 +154,19 @@ pub(super) struct AccessArguments {
     pub(super) udp_egress: Egress,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Upgrades")]
+pub(super) struct UpgradeArguments {
+    /// Whether to take the sockets over from the daemon that runs, which then drains and ends; nobody is refused meanwhile
+    #[arg(long, value_name = "SWITCH", env = "DISPATCH_TAKEOVER", default_value = "off", value_enum)]
+    #[arg(num_args = 0..=1, default_missing_value = "on")]
+    pub(super) takeover: Switch,
+    /// Unix socket at which the daemon can be taken over, by its own user and root; none unless set
+    #[arg(long, value_name = "PATH", env = "DISPATCH_TAKEOVER_SOCKET", default_value = "", hide_default_value = true)]
+    pub(super) takeover_socket: String,
+}
+
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Shards")]
 pub(super) struct ShardArguments {
     /// Shards, a thread and a ring each; 0 for one per core that the process may use
@@ -129,7 +178,7 @@ pub(super) struct ShardArguments {
     pub(super) pin: Switch,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Metrics")]
 pub(super) struct MetricsArguments {
     /// Whether metrics need no token, for a scraper that has none
@@ -141,7 +190,7 @@ pub(super) struct MetricsArguments {
     pub(super) metrics_ports: Switch,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Logging")]
 pub(super) struct LoggingArguments {
     /// `production` logs JSON at info and demands a secret; anything else logs readable lines at debug
@@ -169,6 +218,19 @@ pub(super) enum Command {
     Listen(ListenArguments),
     /// Watch a port in this terminal: a live copy of its messages in both directions, which slows nobody
     Tap(TapArguments),
+    /// Print every setting and where it came from, as the daemon would find them
+    CheckConfig(Box<CheckArguments>),
+}
+
+/// What is checked.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = AFTER_CHECK_HELP)]
+pub(super) struct CheckArguments {
+    /// One JSON document
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) settings: SettingArguments,
 }
 
 /// The terminal's driver.

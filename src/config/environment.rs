@@ -4,13 +4,13 @@
 //! **Not here.** Which settings there are (`arguments`, `limit_arguments`), what a value means.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
-use std::fmt;
-use std::fs::File;
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::error::ConfigError;
+use super::origin::Origin;
 
 /// The variable that names the folder of setting and secret files.
 pub const SECRETS_PATH_VARIABLE: &str = "SECRETS_PATH";
@@ -22,18 +22,10 @@ pub const SECRETS_PATH_DEFAULT: &str = "/run/secrets";
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// Variables and the folder of setting files. Holds secrets, so it has no `Debug` form.
+#[derive(Clone)]
 pub struct Environment {
     variables: HashMap<String, OsString>,
     secrets_path: PathBuf,
-}
-
-/// Where a value was found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// An environment variable.
-    Variable,
-    /// A file under `SECRETS_PATH`.
-    File(PathBuf),
 }
 
 impl Environment {
@@ -46,11 +38,26 @@ impl Environment {
     pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Environment {
         let variables: HashMap<String, OsString> =
             variables.into_iter().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect();
-        let secrets_path = match variables.get(SECRETS_PATH_VARIABLE) {
-            Some(path) if !path.is_empty() => PathBuf::from(path),
-            _ => PathBuf::from(SECRETS_PATH_DEFAULT),
-        };
-        Environment { variables, secrets_path }
+        let mut environment = Environment { variables, secrets_path: PathBuf::from(SECRETS_PATH_DEFAULT) };
+        if let Some(path) = environment.secrets_path_variable() {
+            environment.secrets_path = PathBuf::from(path);
+        }
+        environment
+    }
+
+    /// A variable, whatever it holds.
+    pub(super) fn variable(&self, name: &str) -> Option<&OsStr> {
+        self.variables.get(name).map(OsString::as_os_str)
+    }
+
+    /// `SECRETS_PATH`, where it is set.
+    pub(super) fn secrets_path_variable(&self) -> Option<&OsStr> {
+        self.variable(SECRETS_PATH_VARIABLE).filter(|path| !path.is_empty())
+    }
+
+    /// Takes another folder of setting files.
+    pub(super) fn look_under(&mut self, secrets_path: PathBuf) {
+        self.secrets_path = secrets_path;
     }
 
     /// The value of a variable, else the content of the file of its name less trailing newlines. `None` where neither
@@ -61,8 +68,8 @@ impl Environment {
             return Ok(Some((text.to_owned(), Origin::Variable)));
         }
         let path = self.secrets_path.join(variable);
-        match read_bounded(&path) {
-            Ok(text) => {
+        match read_bounded(&path, FILE_BYTES_MAX) {
+            Ok((text, _)) => {
                 let text = text.trim_end_matches(['\r', '\n']).to_owned();
                 Ok(Some((text, Origin::File(path))))
             }
@@ -81,25 +88,19 @@ impl Environment {
     }
 }
 
-impl fmt::Display for Origin {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Origin::Variable => formatter.write_str("the environment"),
-            Origin::File(path) => write!(formatter, "the file {}", path.display()),
-        }
-    }
-}
-
-fn read_bounded(path: &Path) -> io::Result<String> {
+/// The text of a file of `bytes_max` at most, and what the system says of the file.
+pub(super) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<(String, Metadata)> {
     let mut text = String::new();
-    let mut file = File::open(path)?.take(FILE_BYTES_MAX + 1);
-    if file.read_to_string(&mut text)? as u64 > FILE_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "longer than 65536 bytes"));
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if file.take(bytes_max + 1).read_to_string(&mut text)? as u64 > bytes_max {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {bytes_max} bytes")));
     }
-    Ok(text)
+    Ok((text, metadata))
 }
 
-fn is_absent(error: &io::Error) -> bool {
+/// Whether an error says that there is no such file.
+pub(super) fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
@@ -128,9 +129,10 @@ pub(super) mod tests {
         }
 
         pub(crate) fn environment(&self, variables: &[(&str, &str)]) -> Environment {
-            let path = (SECRETS_PATH_VARIABLE.into(), self.0.clone().into_os_string());
+            let folder = || self.0.clone().into_os_string();
+            let folders = [(SECRETS_PATH_VARIABLE.into(), folder()), ("CONFIGURATION_DIRECTORY".into(), folder())];
             let variables = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
-            Environment::new(variables.chain([path]))
+            Environment::new(variables.chain(folders))
         }
     }
 

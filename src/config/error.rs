@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::environment::Origin;
+use super::origin::{Origin, Position};
 
 /// Why the daemon does not start as it was asked to.
 #[derive(Debug, Error)]
@@ -39,6 +39,48 @@ pub enum ConfigError {
         origin: Origin,
         /// What would have been taken.
         reason: String,
+    },
+
+    /// A configuration file that is no TOML.
+    #[error("{position}: {reason}")]
+    Syntax {
+        /// Where it ceases to be.
+        position: Position,
+        /// What is wrong there.
+        reason: String,
+    },
+
+    /// A key of the configuration file that is no setting's.
+    #[error("{position}: there is no setting {key:?}; the nearest is {nearest}")]
+    UnknownKey {
+        /// Where it stands.
+        position: Position,
+        /// The key.
+        key: String,
+        /// The key that it is most like.
+        nearest: String,
+    },
+
+    /// A table in the configuration file.
+    #[error("{position}: {key:?} begins a section, and there are none: settings stand one below the other")]
+    Section {
+        /// Where it stands.
+        position: Position,
+        /// Its name.
+        key: String,
+    },
+
+    /// A value of the configuration file that no text stands for.
+    #[error("{position}: {key} cannot be {form}; write {wanted}")]
+    Form {
+        /// Where the value stands.
+        position: Position,
+        /// The setting's key.
+        key: String,
+        /// What was given.
+        form: &'static str,
+        /// What would be taken.
+        wanted: &'static str,
     },
 
     /// Two settings that contradict each other.

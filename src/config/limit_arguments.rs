@@ -16,7 +16,7 @@ const GIBIBYTE: u64 = 1 << 30;
 pub(super) const HOUR_MS: u64 = 3_600_000;
 const COUNT_MAX: u64 = 100_000_000;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Drivers")]
 pub(super) struct DriverArguments {
     /// Head of a request; the newest drivers put PEM keys into the query
@@ -75,9 +75,13 @@ pub(super) struct DriverArguments {
     #[arg(long, value_name = "MS", env = "DISPATCH_DRAIN_MS_MAX")]
     #[arg(default_value = "10000", value_parser = milliseconds(0, HOUR_MS))]
     drain_ms_max: Duration,
+    /// How long a port that was handed over by another daemon waits for its drivers; devices that connect wait with it
+    #[arg(long, value_name = "MS", env = "DISPATCH_TAKEOVER_WAIT_MS_MAX")]
+    #[arg(default_value = "15000", value_parser = milliseconds(0, HOUR_MS))]
+    takeover_wait_ms_max: Duration,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Devices")]
 pub(super) struct DeviceArguments {
     /// Devices in all; no more are accepted until there is room. 0 for the descriptor limit less 5 %, at least 64
@@ -98,7 +102,7 @@ pub(super) struct DeviceArguments {
     device_user_timeout_ms: Duration,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Memory")]
 pub(super) struct MemoryArguments {
     /// All drivers together; a join that does not fit is refused (503). 0 for half of what the container or machine has
@@ -120,7 +124,7 @@ pub(super) struct MemoryArguments {
     socket_bytes: usize,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Shards")]
 pub(super) struct RingArguments {
     /// Receive buffers of a shard; shared by its devices, as idle ones hold none
@@ -176,6 +180,7 @@ pub(super) fn limits(
         handshakes_max: drivers.handshakes_max,
         ports_max: drivers.ports_max,
         linger_time_max: drivers.linger_ms_max,
+        takeover_wait_max: drivers.takeover_wait_ms_max,
         drain_time_max: drivers.drain_ms_max,
     }
 }

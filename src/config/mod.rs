@@ -1,39 +1,53 @@
 //! Arguments, variables and files become one checked `Config`, or one line that says which setting is wrong.
 //!
 //! **Invariants.** A `Config` that exists keeps the minima of `Limits`; a flag goes before its variable, a variable
-//! before its file, a file before the default; the process's environment is read and never written.
+//! before its file under `SECRETS_PATH`, that before the configuration file, which goes before the default; the process's
+//! environment is read and never written.
 //! **Not here.** What a bound does, raising the descriptor limit (`server`), printing and exit codes (`main`).
 
 mod arguments;
+mod changes;
+pub mod effective;
 mod environment;
 mod error;
+mod file;
 mod http_url;
 mod limit_arguments;
+mod loader;
 mod memory;
+mod origin;
 mod parse;
+mod places;
 mod secret;
 mod settings;
+mod template;
 mod tls;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::FromArgMatches;
 use clap::error::ErrorKind;
 
 pub use self::arguments::{DaemonArguments, ListenArguments, Switch, TapArguments};
-pub use self::environment::{Environment, Origin};
+pub use self::changes::{Change, Changes};
+pub use self::environment::Environment;
 pub use self::error::ConfigError;
 pub use self::http_url::{HttpUrl, Scheme};
+pub use self::loader::{Loaded, Loader};
 pub use self::memory::{devices_max, handshakes_max};
+pub use self::origin::{Origin, Position};
 pub use self::secret::{DaemonSecrets, Secret, SecretStrength};
-pub use self::settings::{Setting, settings, settings_table};
-pub use self::tls::{TlsConfig, TlsFiles};
+pub use self::settings::{Form, Setting, settings, settings_table};
+pub use self::template::template;
+pub use self::tls::TlsConfig;
 
-use self::arguments::{Arguments, Command, resolve};
-use self::parse::{from_environment, help, refusal, without_environment, without_repeated_name};
+use self::arguments::{Arguments, CheckArguments, Command, SettingArguments, resolve};
+use self::parse::{help, refusal, without_environment, without_repeated_name};
+use self::places::Places;
 use self::secret::{find_daemon_secrets, find_secret};
 use crate::logging::LogFormat;
 use crate::policy::access::Access;
@@ -48,9 +62,11 @@ pub struct Config {
     /// Where they reach it with TLS, and how; `None` where they do not.
     pub tls: Option<TlsConfig>,
     /// Where certificates for devices are kept; `None` where none are.
-    pub device_certs: Option<PathBuf>,
+    pub device_certs: Option<Arc<Path>>,
     /// Shards to run; at least 1.
     pub shards: usize,
+    /// How upgrades are made.
+    pub upgrades: Upgrades,
     /// Whether their threads are pinned.
     pub pin: Switch,
     /// How log lines look, and with it what is logged where no filter is set.
@@ -68,11 +84,22 @@ pub struct Config {
     pub limits: Limits,
 }
 
+/// How this daemon takes over from another, and is taken over.
+#[derive(Debug, Clone)]
+pub struct Upgrades {
+    /// Whether it takes over; then there is a socket.
+    pub takeover: Switch,
+    /// The Unix socket where daemons meet.
+    pub socket: Option<PathBuf>,
+}
+
 /// What the program was asked to do.
 #[derive(Debug)]
 pub enum Invocation {
-    /// Run the daemon.
-    Serve(Box<Config>),
+    /// Run the daemon. The loader finds the settings again.
+    Serve(Box<Loaded>, Loader),
+    /// Print the settings with which it would run.
+    CheckConfig(Box<Loaded>, ReportForm),
     /// Ask a running one for its health.
     Health(HttpUrl),
     /// Print the version.
@@ -98,6 +125,15 @@ pub struct TapOptions {
     pub token: Secret,
 }
 
+/// How the settings are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportForm {
+    /// As a configuration file with comments.
+    Toml,
+    /// As one JSON document.
+    Json,
+}
+
 /// What the terminal's driver is told.
 #[derive(Debug, Clone)]
 pub struct ListenOptions {
@@ -119,7 +155,7 @@ impl Invocation {
     ) -> Result<Invocation, ConfigError> {
         let given = without_repeated_name(arguments);
         let command = without_environment();
-        let matches = match command.clone().try_get_matches_from(&given) {
+        let matches = match command.try_get_matches_from(&given) {
             Ok(matches) => matches,
             Err(error) if error.kind() == ErrorKind::DisplayHelp => return Ok(Invocation::Help(help(&given, error))),
             Err(error) => return Err(refusal(&error, &HashMap::new())),
@@ -128,19 +164,27 @@ impl Invocation {
         if let Some(action) = action(&arguments, environment)? {
             return Ok(action);
         }
+        let loader = Loader::new(given, environment);
+        let loaded = Box::new(loader.load()?);
+        Ok(match arguments.command {
+            Some(Command::CheckConfig(check)) => Invocation::CheckConfig(loaded, check.report_form()),
+            _ => Invocation::Serve(loaded, loader),
+        })
+    }
+}
 
-        let (additions, origins) = from_environment(&matches, environment)?;
-        let mut all = given;
-        all.splice(1..1, additions);
-        let arguments = command
-            .try_get_matches_from(&all)
-            .and_then(|matches| Arguments::from_arg_matches(&matches))
-            .map_err(|error| refusal(&error, &origins))?;
-        Ok(Invocation::Serve(Box::new(check(&arguments, environment)?)))
+impl CheckArguments {
+    fn report_form(&self) -> ReportForm {
+        if self.json { ReportForm::Json } else { ReportForm::Toml }
     }
 }
 
 impl Config {
+    /// The filter of the log where it is set, else the level that the format stands for.
+    pub(crate) fn log_level(&self) -> &str {
+        self.log_filter.as_deref().unwrap_or(self.log_format.level())
+    }
+
     /// What an operator should be told about the settings once the log is open.
     pub fn warning(&self) -> Option<&'static str> {
         match (self.secrets.strength, self.log_format) {
@@ -155,12 +199,15 @@ impl Config {
 }
 
 fn action(arguments: &Arguments, environment: &Environment) -> Result<Option<Invocation>, ConfigError> {
-    if let Some(command) = &arguments.command {
-        let (token, _) = find_secret(environment)?;
-        return Ok(Some(match command {
-            Command::Listen(arguments) => Invocation::Listen(ListenOptions { arguments: arguments.clone(), token }),
-            Command::Tap(arguments) => Invocation::Tap(TapOptions { arguments: arguments.clone(), token }),
-        }));
+    let token = || find_secret(environment).map(|(token, _)| token);
+    match &arguments.command {
+        Some(Command::Listen(arguments)) => {
+            return Ok(Some(Invocation::Listen(ListenOptions { arguments: arguments.clone(), token: token()? })));
+        }
+        Some(Command::Tap(arguments)) => {
+            return Ok(Some(Invocation::Tap(TapOptions { arguments: arguments.clone(), token: token()? })));
+        }
+        Some(Command::CheckConfig(_)) | None => {}
     }
     let actions = &arguments.actions;
     Ok(match &actions.health {
@@ -172,9 +219,9 @@ fn action(arguments: &Arguments, environment: &Environment) -> Result<Option<Inv
     })
 }
 
-fn check(arguments: &Arguments, environment: &Environment) -> Result<Config, ConfigError> {
+fn check(arguments: &SettingArguments, places: &Places) -> Result<Config, ConfigError> {
     let production = arguments.logging.environment.trim() == "production";
-    let secrets = find_daemon_secrets(environment, production)?;
+    let secrets = find_daemon_secrets(places, production)?;
     let limits = limit_arguments::limits(
         &arguments.drivers,
         &arguments.devices,
@@ -194,6 +241,7 @@ fn check(arguments: &Arguments, environment: &Environment) -> Result<Config, Con
     Ok(Config {
         api_address,
         shards,
+        upgrades: upgrades(arguments)?,
         pin: arguments.shards.pin,
         log_format: if production { LogFormat::Json } else { LogFormat::Readable },
         log_filter: Some(arguments.logging.log_level.clone()).filter(|filter| !filter.is_empty()),
@@ -211,8 +259,19 @@ fn check(arguments: &Arguments, environment: &Environment) -> Result<Config, Con
         },
         limits,
         tls,
-        device_certs: arguments.tls.tls_device_certs.clone(),
+        device_certs: arguments.tls.device_certs(),
     })
+}
+
+fn upgrades(arguments: &SettingArguments) -> Result<Upgrades, ConfigError> {
+    let upgrades = &arguments.upgrades;
+    let path = &upgrades.takeover_socket;
+    let socket = (!path.is_empty()).then(|| PathBuf::from(path));
+    if upgrades.takeover == Switch::On && socket.is_none() {
+        let reason = "needs --takeover-socket, at which the running daemon is asked for its sockets".to_owned();
+        return Err(contradiction("takeover", reason));
+    }
+    Ok(Upgrades { takeover: upgrades.takeover, socket })
 }
 
 /// The bounds that depend on one another.
@@ -258,7 +317,7 @@ mod tests {
 
     fn config(arguments: &[&str], variables: &[(&str, &str)], files: &[(&str, &str)]) -> Config {
         match parsed(arguments, variables, files).unwrap() {
-            Invocation::Serve(config) => *config,
+            Invocation::Serve(loaded, _) => loaded.config,
             other => panic!("not served: {other:?}"),
         }
     }
@@ -355,6 +414,16 @@ mod tests {
         for (flag, below) in [("--message-bytes-max", "131071"), ("--outbox-bytes-max", "204799")] {
             assert!(line(&[flag, below], &[], &[]).starts_with(flag));
         }
+    }
+
+    #[test]
+    fn a_takeover_needs_to_know_where() {
+        let none = config(&[], &[], &[]).upgrades;
+        assert_eq!((none.takeover, none.socket), (Switch::Off, None));
+        let taking = config(&["--takeover"], &[("DISPATCH_TAKEOVER_SOCKET", "/run/d")], &[]).upgrades;
+        assert_eq!((taking.takeover, taking.socket), (Switch::On, Some(PathBuf::from("/run/d"))));
+        let refused = line(&["--takeover"], &[], &[]);
+        assert!(refused.starts_with("--takeover (DISPATCH_TAKEOVER): needs --takeover-socket"), "{refused}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! From arguments and environment to clap's matches, and from clap's complaints to one line.
+//! From arguments, environment and files to clap's matches, and from clap's complaints to one line.
 //!
-//! **Invariants.** A flag goes before its variable, a variable before its file, a file before the default; a complaint
-//! names the flag, the variable and where the value was found.
+//! **Invariants.** A flag goes before what is found elsewhere, that before the default; a complaint names the flag, the
+//! variable and where the value was found.
 //! **Not here.** Which settings there are (`arguments`), what they mean together (`config`).
 
 use std::collections::HashMap;
@@ -13,8 +13,9 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory};
 
 use super::arguments::Arguments;
-use super::environment::{Environment, Origin};
 use super::error::ConfigError;
+use super::origin::{Origin, Position};
+use super::places::Places;
 use super::settings;
 
 /// Existing images start `/dispatch` with the command `/dispatch -b …`: the name stands there twice.
@@ -32,38 +33,53 @@ pub(super) fn without_repeated_name(arguments: impl IntoIterator<Item = OsString
     given
 }
 
-/// The command line without its variables: they are looked up here, so that files can stand in for them, and tests need
-/// no environment.
+/// The command line without its variables: they are looked up in `places`, so that files can stand in for them, and
+/// tests need no environment.
 pub(super) fn without_environment() -> clap::Command {
-    Arguments::command().mut_args(|argument| argument.env(None::<&'static str>))
+    let bare = |command: clap::Command| command.mut_args(|argument| argument.env(None::<&'static str>));
+    bare(Arguments::command()).mut_subcommands(bare)
 }
 
 /// The command line with its variables, for help and names. It shows their names only: clap reads their values, too.
 pub(super) fn with_environment() -> clap::Command {
-    Arguments::command().mut_args(|argument| argument.hide_env_values(true))
+    let named = |command: clap::Command| command.mut_args(|argument| argument.hide_env_values(true));
+    named(Arguments::command()).mut_subcommands(named)
 }
 
-/// What the environment says of every setting that the command line leaves open, as arguments, and where each was
-/// found.
-pub(super) fn from_environment(
+/// What is found of every setting that the command line leaves open, as arguments, and where each was found, by its id.
+pub(super) fn from_places(
     matches: &ArgMatches,
-    environment: &Environment,
+    places: &Places,
 ) -> Result<(Vec<OsString>, HashMap<String, Origin>), ConfigError> {
     let mut additions = Vec::new();
     let mut origins = HashMap::new();
-    for argument in with_environment().get_arguments() {
-        let (Some(variable), Some(long)) = (settings::variable(argument), argument.get_long()) else {
-            continue;
-        };
-        if matches.value_source(argument.get_id().as_str()) == Some(ValueSource::CommandLine) {
+    for setting in settings::settings() {
+        let (Some(id), Some(_)) = (setting.key, setting.flag) else { continue };
+        if matches.value_source(&id) == Some(ValueSource::CommandLine) {
             continue;
         }
-        if let Some((text, origin)) = environment.find_setting(variable)? {
-            additions.push(format!("--{long}={}", text.trim()).into());
-            origins.insert(settings::name(argument), origin);
+        let Some((text, origin)) = places.find(&setting.variable, &id)? else { continue };
+        if matches!(origin, Origin::Config(_)) {
+            check_elements(&id, places.entry(&id).map_or(&[], |entry| &entry.elements))?;
         }
+        additions.push(flag(&id, &text));
+        origins.insert(id, origin);
     }
     Ok((additions, origins))
+}
+
+/// Checks each element of a list by itself, so that a complaint names its own place.
+fn check_elements(id: &str, elements: &[(String, Position)]) -> Result<(), ConfigError> {
+    for (text, position) in elements {
+        let origins = || HashMap::from([(id.to_owned(), Origin::Config(position.clone()))]);
+        let alone = ["dispatch".into(), flag(id, text)];
+        without_environment().try_get_matches_from(alone).map_err(|error| refusal(&error, &origins()))?;
+    }
+    Ok(())
+}
+
+fn flag(id: &str, text: &str) -> OsString {
+    format!("--{}={text}", id.replace('_', "-")).into()
 }
 
 /// The help with its variables, which the parsed command line does not know of.
@@ -97,7 +113,7 @@ pub(super) fn refusal(error: &clap::Error, origins: &HashMap<String, Origin>) ->
     let reason =
         reason.or_else(|| context(ContextKind::ValidValue).map(|values| format!("it must be one of {values}")));
     let reason = reason.unwrap_or(line).replace('\n', " ");
-    match origins.get(&setting) {
+    match origins.get(argument.get_id().as_str()) {
         Some(origin) => ConfigError::Variable { setting, value, origin: origin.clone(), reason },
         None => ConfigError::Flag { setting, value, reason },
     }

@@ -6,8 +6,11 @@
 
 use std::fmt;
 
-use super::environment::{Environment, Origin};
+use super::environment::Environment;
 use super::error::ConfigError;
+use super::origin::Origin;
+use super::places::Places;
+use super::settings::SECRET_KEYS;
 
 /// The variables that may hold the secret; the first that is set counts.
 pub const SECRET_VARIABLES: [&str; 2] = ["PLACE_SERVER_SECRET", "SERVER_SECRET"];
@@ -16,7 +19,7 @@ pub const SECRET_VARIABLES: [&str; 2] = ["PLACE_SERVER_SECRET", "SERVER_SECRET"]
 pub const NEXT_SECRET_VARIABLES: [&str; 2] = ["PLACE_SERVER_SECRET_NEXT", "SERVER_SECRET_NEXT"];
 
 /// What serves where no secret is set. Anyone can read it here, so it is refused in production.
-const BUILT_IN: &str = "testing";
+pub(super) const BUILT_IN: &str = "testing";
 
 /// The shared secret. Its `Debug` form is a mask, and it has no `Display` form.
 #[derive(Clone, PartialEq, Eq)]
@@ -46,11 +49,23 @@ pub enum SecretStrength {
     Own,
 }
 
-/// The first secret that is set: each variable in the environment before its file. The built-in one where none is set.
+/// The first secret that is set: each variable in the environment before its file, both before the configuration file.
+/// The built-in one where none is set. The configuration file is that of the environment or of the search path, and is
+/// read only where the secret is not found before it.
 ///
 /// Blanks around it are trimmed, as they are around a driver's token.
 pub fn find_secret(environment: &Environment) -> Result<(Secret, SecretStrength), ConfigError> {
-    Ok(match find_first(environment, SECRET_VARIABLES)? {
+    let mut found = None;
+    for variable in SECRET_VARIABLES {
+        if found.is_none() {
+            found = environment.find(variable)?.map(|(text, origin)| (text, origin, variable));
+        }
+    }
+    let found = match found {
+        Some(found) => Some(found),
+        None => Places::open(None, environment)?.find_secret(SECRET_VARIABLES, SECRET_KEYS[0])?,
+    };
+    Ok(match found.map(checked).transpose()? {
         Some(found) => (found.secret, found.strength),
         None => (Secret(BUILT_IN.to_owned()), SecretStrength::BuiltIn),
     })
@@ -65,46 +80,50 @@ pub struct DaemonSecrets {
     pub next: Option<Secret>,
     /// How far the weaker of them can be trusted.
     pub strength: SecretStrength,
+    /// What each is called where it was found, and where that is; `None` where none was.
+    pub(super) found: [Option<(&'static str, Origin)>; 2],
 }
 
 /// The daemon's own rules on top of `find_secret`: production does not start on the built-in secret, and a secret that
 /// is to follow differs from it.
-pub(super) fn find_daemon_secrets(environment: &Environment, production: bool) -> Result<DaemonSecrets, ConfigError> {
-    let (secret, strength) = find_secret(environment)?;
-    if production && strength == SecretStrength::BuiltIn {
-        return Err(ConfigError::SecretMissing);
-    }
-    let Some(next) = find_first(environment, NEXT_SECRET_VARIABLES)? else {
-        return Ok(DaemonSecrets { secret, next: None, strength });
+pub(super) fn find_daemon_secrets(places: &Places, production: bool) -> Result<DaemonSecrets, ConfigError> {
+    let [key, key_next] = SECRET_KEYS;
+    let first = places.find_secret(SECRET_VARIABLES, key)?.map(checked).transpose()?;
+    let next = places.find_secret(NEXT_SECRET_VARIABLES, key_next)?.map(checked).transpose()?;
+    let (secret, strength) = match &first {
+        Some(found) => (found.secret.clone(), found.strength),
+        None if production => return Err(ConfigError::SecretMissing),
+        None => (Secret(BUILT_IN.to_owned()), SecretStrength::BuiltIn),
     };
-    if next.secret == secret {
-        return Err(ConfigError::SecretsEqual { variable: next.variable.to_owned(), origin: next.origin });
+    if let Some(next) = &next
+        && next.secret == secret
+    {
+        return Err(ConfigError::SecretsEqual { variable: next.name.to_owned(), origin: next.origin.clone() });
     }
-    let strength = if strength == SecretStrength::Own { next.strength } else { strength };
-    Ok(DaemonSecrets { secret, next: Some(next.secret), strength })
+    let strength = match &next {
+        Some(next) if strength == SecretStrength::Own => next.strength,
+        _ => strength,
+    };
+    let found = [&first, &next].map(|found| found.as_ref().map(|found| (found.name, found.origin.clone())));
+    Ok(DaemonSecrets { secret, next: next.map(|next| next.secret), strength, found })
 }
 
 /// A secret that was set.
 struct Found {
     secret: Secret,
     strength: SecretStrength,
-    variable: &'static str,
+    /// Its variable, or its key.
+    name: &'static str,
     origin: Origin,
 }
 
-fn find_first(environment: &Environment, variables: [&'static str; 2]) -> Result<Option<Found>, ConfigError> {
-    for variable in variables {
-        let Some((text, origin)) = environment.find(variable)? else {
-            continue;
-        };
-        let text = text.trim();
-        if text.is_empty() {
-            return Err(ConfigError::EmptySecret { variable: variable.to_owned(), origin });
-        }
-        let strength = if text == BUILT_IN { SecretStrength::WellKnown } else { SecretStrength::Own };
-        return Ok(Some(Found { secret: Secret(text.to_owned()), strength, variable, origin }));
+fn checked((text, origin, name): (String, Origin, &'static str)) -> Result<Found, ConfigError> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(ConfigError::EmptySecret { variable: name.to_owned(), origin });
     }
-    Ok(None)
+    let strength = if text == BUILT_IN { SecretStrength::WellKnown } else { SecretStrength::Own };
+    Ok(Found { secret: Secret(text.to_owned()), strength, name, origin })
 }
 
 #[cfg(test)]
@@ -118,6 +137,11 @@ mod tests {
         find_secret(&directory.environment(variables))
     }
 
+    /// What the daemon lets in, in production.
+    fn of_daemon(directory: &Directory, variables: &[(&str, &str)]) -> Result<DaemonSecrets, ConfigError> {
+        find_daemon_secrets(&Places::open(None, &directory.environment(variables))?, true)
+    }
+
     #[test]
     fn the_first_secret_that_is_set_counts_and_the_environment_goes_before_the_file() {
         let both = [("PLACE_SERVER_SECRET", "a"), ("SERVER_SECRET", "b")];
@@ -126,6 +150,16 @@ mod tests {
         assert_eq!(found(&both[1..], &both).unwrap().0.expose(), "a");
         assert_eq!(found(&both[1..], &[("SERVER_SECRET", "file")]).unwrap().0.expose(), "b");
         assert_eq!(found(&both[..1], &[("PLACE_SERVER_SECRET", "file")]).unwrap().0.expose(), "a");
+    }
+
+    #[test]
+    fn the_configuration_file_is_looked_at_last_and_only_where_it_is_needed() {
+        let file = ("dispatch.toml", "server_secret = 'c'\n");
+        assert_eq!(found(&[], &[file]).unwrap().0.expose(), "c");
+        assert_eq!(found(&[], &[file, ("SERVER_SECRET", "b")]).unwrap().0.expose(), "b");
+        let broken = ("dispatch.toml", "server_secret = \n");
+        assert!(matches!(found(&[], &[broken]), Err(ConfigError::Syntax { .. })));
+        assert_eq!(found(&[("SERVER_SECRET", "a")], &[broken]).unwrap().0.expose(), "a");
     }
 
     #[test]
@@ -149,14 +183,14 @@ mod tests {
         let (secret, strength) = found(&[], &[]).unwrap();
         assert_eq!((secret.expose(), strength), ("testing", SecretStrength::BuiltIn));
         let directory = Directory::with(&[]);
-        assert!(matches!(find_daemon_secrets(&directory.environment(&[]), true), Err(ConfigError::SecretMissing)));
-        let on_purpose = directory.environment(&[("SERVER_SECRET", "testing")]);
-        assert_eq!(find_daemon_secrets(&on_purpose, true).unwrap().strength, SecretStrength::WellKnown);
+        assert!(matches!(of_daemon(&directory, &[]), Err(ConfigError::SecretMissing)));
+        let on_purpose = of_daemon(&directory, &[("SERVER_SECRET", "testing")]);
+        assert_eq!(on_purpose.unwrap().strength, SecretStrength::WellKnown);
     }
 
     fn next(variables: &[(&str, &str)], files: &[(&str, &str)]) -> Result<Option<String>, ConfigError> {
         let directory = Directory::with(files);
-        let secrets = find_daemon_secrets(&directory.environment(variables), true)?;
+        let secrets = of_daemon(&directory, variables)?;
         Ok(secrets.next.map(|next| next.expose().to_owned()))
     }
 
@@ -189,7 +223,7 @@ mod tests {
     fn two_secrets_are_as_strong_as_the_weaker() {
         let strength = |secret, next| {
             let variables = [("SERVER_SECRET", secret), ("SERVER_SECRET_NEXT", next)];
-            find_daemon_secrets(&Directory::with(&[]).environment(&variables), true).unwrap().strength
+            of_daemon(&Directory::with(&[]), &variables).unwrap().strength
         };
         assert_eq!(strength("a", "b"), SecretStrength::Own);
         assert_eq!(

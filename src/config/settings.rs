@@ -9,24 +9,83 @@ use clap::{Arg, Command, CommandFactory};
 
 use super::arguments::Arguments;
 use super::environment::{SECRETS_PATH_DEFAULT, SECRETS_PATH_VARIABLE};
+use super::file::{CONFIG_PATH_DEFAULT, CONFIG_VARIABLE};
 use super::parse::with_environment;
-use super::secret::{NEXT_SECRET_VARIABLES, SECRET_VARIABLES};
+use super::secret::{BUILT_IN, NEXT_SECRET_VARIABLES, SECRET_VARIABLES};
+
+/// The keys of the secrets in the configuration file: the one that drivers must show, and the one that is to follow.
+pub(super) const SECRET_KEYS: [&str; 2] = ["server_secret", "server_secret_next"];
+/// The key of the folder of files that stand in for variables.
+pub(super) const SECRETS_PATH_KEY: &str = "secrets_path";
 
 /// One setting of the daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
+    /// Its key in the configuration file; `None` where it cannot stand there.
+    pub key: Option<String>,
     /// Its flags, as written; `None` where it has none.
     pub flag: Option<String>,
     /// Its environment variable, and the name of its file under `SECRETS_PATH`.
     pub variable: String,
-    /// What serves where it is not set.
+    /// What serves where it is not set, for a reader.
     pub default: String,
+    /// The same as its flag would take it; `None` where that would be nothing.
+    pub default_value: Option<String>,
     /// What its value is counted in, or stands for.
     pub unit: String,
+    /// How its value is written in the configuration file.
+    pub form: Form,
     /// The heading that it stands under in `--help`.
     pub heading: String,
     /// What it bounds or chooses, and why.
     pub help: String,
+}
+
+/// How a value is written in the configuration file. A string is always taken, and so is a whole number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A whole number.
+    Number,
+    /// Whether something is done; true and false are taken as well.
+    Switch,
+    /// A list of strings and whole numbers; a string with commas is taken as well.
+    List,
+    /// A string.
+    Text,
+}
+
+impl Form {
+    fn of(unit: &str) -> Form {
+        match unit {
+            "BYTES" | "COUNT" | "MS" | "PORT" => Form::Number,
+            "SWITCH" => Form::Switch,
+            "PORTS" | "SOURCES" => Form::List,
+            _ => Form::Text,
+        }
+    }
+
+    /// What is to be written, for a complaint.
+    pub(super) fn wanted(self) -> &'static str {
+        match self {
+            Form::Number => "a whole number",
+            Form::Switch => "true or false",
+            Form::List => "a list of strings, such as [\"10.0.0.0/8\", \"::1\"]",
+            Form::Text => "a string",
+        }
+    }
+
+    /// A value in TOML. Strings of JSON are strings of TOML.
+    pub(super) fn toml(self, value: &str) -> String {
+        let quoted = |text: &str| serde_json::Value::from(text).to_string();
+        match self {
+            Form::Number => value.to_owned(),
+            Form::Switch | Form::Text => quoted(value),
+            Form::List => {
+                let elements = value.split(',').map(str::trim).filter(|element| !element.is_empty());
+                format!("[{}]", elements.map(quoted).collect::<Vec<_>>().join(", "))
+            }
+        }
+    }
 }
 
 /// Every setting, in the order of `--help`; those without a flag last.
@@ -37,29 +96,30 @@ pub fn settings() -> Vec<Setting> {
         let under = |argument: &&Arg| argument.get_help_heading() == Some(heading);
         settings.extend(command.get_arguments().filter(under).filter_map(setting));
     }
-    let secret = |variable: &str, default: &str, help: &str| Setting {
+    let bare = |variable: &str, key: Option<&str>, default: Option<&str>, help: &str| Setting {
+        key: key.map(str::to_owned),
         flag: None,
         variable: variable.to_owned(),
-        default: default.to_owned(),
+        default: default.map_or_else(String::new, |default| format!("`{default}`")),
+        default_value: default.map(str::to_owned),
         unit: String::new(),
+        form: Form::Text,
         heading: "Secrets".to_owned(),
         help: help.to_owned(),
     };
     let [first, second] = SECRET_VARIABLES;
-    settings.push(secret(first, "", "The secret that drivers must show"));
-    settings.push(secret(
-        second,
-        "`testing`",
-        "The same, where the one above is not set; production needs one of both",
-    ));
     let [first_next, second_next] = NEXT_SECRET_VARIABLES;
-    settings.push(secret(first_next, "", "Another secret that is let in as well, while drivers change to it"));
-    settings.push(secret(second_next, "", "The same, where the one above is not set"));
-    settings.push(secret(
-        SECRETS_PATH_VARIABLE,
-        &format!("`{SECRETS_PATH_DEFAULT}`"),
-        "Folder of files that stand in for variables; not itself in a file",
-    ));
+    let [key, key_next] = SECRET_KEYS;
+    let other_name = |variable: &str| format!("Another name of `{variable}`, which it goes before");
+    let next_help = "Another secret that is let in as well, while drivers change to it";
+    let path_help = "Folder of files that stand in for variables; not itself in a file there";
+    settings.extend([
+        bare(first, None, None, &other_name(second)),
+        bare(second, Some(key), Some(BUILT_IN), "The secret that drivers must show; production needs one"),
+        bare(first_next, None, None, &other_name(second_next)),
+        bare(second_next, Some(key_next), None, next_help),
+        bare(SECRETS_PATH_VARIABLE, Some(SECRETS_PATH_KEY), Some(SECRETS_PATH_DEFAULT), path_help),
+    ]);
     settings
 }
 
@@ -112,21 +172,29 @@ fn setting(argument: &Arg) -> Option<Setting> {
     let variable = variable(argument)?.to_owned();
     let unit = argument.get_value_names().and_then(|names| names.first()).map_or("", |name| name.as_str());
     let short = argument.get_short().map_or_else(String::new, |short| format!("-{short}, "));
-    let default = argument.get_default_values().first().map(|value| value.to_string_lossy().into_owned());
-    let default = match default.as_deref() {
+    let is_file = variable == CONFIG_VARIABLE;
+    let default_value = argument.get_default_values().first().map(|value| value.to_string_lossy().into_owned());
+    let default_value = default_value.filter(|value| !value.is_empty());
+    let default = match default_value.as_deref() {
+        None if is_file => format!("`{CONFIG_PATH_DEFAULT}`, if it is there"),
+        None if unit == "FILTER" => "by `SG_ENV`".to_owned(),
         None => String::new(),
-        Some("") => "by `SG_ENV`".to_owned(),
         Some(default) => match unit {
             "BYTES" => format!("{default} bytes"),
             "MS" => format!("{default} ms"),
             _ => format!("`{default}`"),
         },
     };
+    let long = argument.get_long()?;
     Some(Setting {
-        flag: Some(format!("{short}--{} {unit}", argument.get_long()?)),
+        // The file does not name itself.
+        key: (!is_file).then(|| argument.get_id().to_string()),
+        flag: Some(format!("{short}--{long} {unit}")),
         variable,
         default,
+        default_value,
         unit: unit.to_owned(),
+        form: Form::of(unit),
         heading: argument.get_help_heading()?.to_owned(),
         help: argument.get_help()?.to_string(),
     })
@@ -158,6 +226,21 @@ mod tests {
             };
             let expected = format!("--{} ", name.to_lowercase().replace('_', "-"));
             assert!(flag.starts_with(&expected), "{flag} {name}");
+        }
+    }
+
+    #[test]
+    fn a_settings_key_is_its_flags_name_with_underscores_and_no_two_have_the_same() {
+        let mut keys = Vec::new();
+        for setting in settings() {
+            let Some(key) = setting.key else { continue };
+            if let Some(flag) = setting.flag {
+                assert!(flag.contains(&format!("--{} ", key.replace('_', "-"))), "{flag} {key}");
+            } else {
+                assert_eq!(setting.variable.to_lowercase(), key);
+            }
+            assert!(!keys.contains(&key), "{key}");
+            keys.push(key);
         }
     }
 

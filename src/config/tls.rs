@@ -1,13 +1,13 @@
-//! TLS for drivers: its settings, and its files, which are read at the start and again whenever the operator says so.
+//! TLS for drivers: its settings, and its files, which are read with each load of the settings.
 //!
 //! **Invariants.** Files that make an [`Identity`] belong together; an error names the setting and the file, and has
 //! nothing of what is in it.
-//! **Not here.** When files are read again (`server`), and what is made of them (`shard::tls`).
+//! **Not here.** When files are read again (`loader`), and what is made of them (`shard::tls`).
 
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,32 +29,38 @@ use crate::shard::tls::Identity;
 /// The largest file that is read: revocation lists grow to megabytes.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "TLS")]
 pub(super) struct TlsArguments {
     /// Certificate and its chain (PEM); with it the API is served with TLS, too
     #[arg(long, value_name = "FILE", env = "DISPATCH_TLS_CERT")]
-    tls_cert: Option<PathBuf>,
+    #[arg(default_value = "", hide_default_value = true)]
+    tls_cert: String,
     // A text in the place of its file's name begins with hyphens, and no complaint may quote it.
     /// Private key of the certificate (PEM, without a passphrase)
     #[arg(long, value_name = "FILE", env = "DISPATCH_TLS_KEY", allow_hyphen_values = true)]
-    tls_key: Option<PathBuf>,
+    #[arg(default_value = "", hide_default_value = true)]
+    tls_key: String,
     /// Address for drivers with TLS; that of `--host` unless set
     #[arg(long, value_name = "HOST", env = "DISPATCH_TLS_HOST")]
-    tls_host: Option<String>,
+    #[arg(default_value = "", hide_default_value = true)]
+    tls_host: String,
     /// Port for drivers with TLS, beside the plain one
     #[arg(long, value_name = "PORT", env = "DISPATCH_TLS_PORT")]
     #[arg(default_value = "3443", value_parser = number::<u16>(1, 65_535))]
     tls_port: u16,
     /// Authorities (PEM); whoever connects with TLS must show a certificate of one of them
     #[arg(long, value_name = "FILE", env = "DISPATCH_TLS_CLIENT_CA")]
-    tls_client_ca: Option<PathBuf>,
+    #[arg(default_value = "", hide_default_value = true)]
+    tls_client_ca: String,
     /// Revocation lists of these authorities (PEM), one for each that signs; a certificate on one is refused
     #[arg(long, value_name = "FILE", env = "DISPATCH_TLS_CLIENT_CRL")]
-    tls_client_crl: Option<PathBuf>,
+    #[arg(default_value = "", hide_default_value = true)]
+    tls_client_crl: String,
     /// Folder of certificates for devices; `tls=NAME` of a join serves NAME.crt with NAME.key from it
     #[arg(long, value_name = "FOLDER", env = "DISPATCH_TLS_DEVICE_CERTS")]
-    pub(super) tls_device_certs: Option<PathBuf>,
+    #[arg(default_value = "", hide_default_value = true)]
+    tls_device_certs: String,
     /// Time for a TLS handshake of a driver or a device; how many drivers may be at it is bounded by `--handshakes-max`
     #[arg(long, value_name = "MS", env = "DISPATCH_TLS_HANDSHAKE_MS_MAX")]
     #[arg(default_value = "10000", value_parser = milliseconds(100, HOUR_MS))]
@@ -66,19 +72,16 @@ pub(super) struct TlsArguments {
 pub struct TlsConfig {
     /// Where drivers reach the API with TLS.
     pub address: SocketAddr,
-    /// The files.
-    pub files: TlsFiles,
-    /// What was in them at the start.
+    /// What is in the files.
     pub identity: Identity,
 }
 
 /// Where the daemon's certificate and all that goes with it are kept.
-#[derive(Debug, Clone)]
-pub struct TlsFiles {
-    cert: PathBuf,
-    key: PathBuf,
-    client_ca: Option<PathBuf>,
-    client_crl: Option<PathBuf>,
+struct TlsFiles<'a> {
+    cert: &'a Path,
+    key: &'a Path,
+    client_ca: Option<&'a Path>,
+    client_crl: Option<&'a Path>,
 }
 
 impl TlsArguments {
@@ -88,43 +91,51 @@ impl TlsArguments {
     /// The setting that lacks another, or whose file is not good.
     pub(super) fn check(&self, listening: &ListeningArguments) -> Result<Option<TlsConfig>, ConfigError> {
         let needs = |id, other: &str| contradiction(id, format!("needs {other}, which is not set"));
-        let (cert, key) = match (&self.tls_cert, &self.tls_key) {
-            (Some(cert), Some(key)) => (cert.clone(), key.clone()),
+        let (client_ca, client_crl) = (path(&self.tls_client_ca), path(&self.tls_client_crl));
+        let (cert, key) = match (path(&self.tls_cert), path(&self.tls_key)) {
+            (Some(cert), Some(key)) => (cert, key),
             (Some(_), None) => return Err(needs("tls_cert", "--tls-key")),
             (None, Some(_)) => return Err(needs("tls_key", "--tls-cert")),
-            (None, None) if self.tls_client_ca.is_some() => return Err(needs("tls_client_ca", "--tls-cert")),
-            (None, None) if self.tls_client_crl.is_some() => return Err(needs("tls_client_crl", "--tls-cert")),
+            (None, None) if client_ca.is_some() => return Err(needs("tls_client_ca", "--tls-cert")),
+            (None, None) if client_crl.is_some() => return Err(needs("tls_client_crl", "--tls-cert")),
             (None, None) => return Ok(None),
         };
-        if self.tls_client_crl.is_some() && self.tls_client_ca.is_none() {
+        if client_crl.is_some() && client_ca.is_none() {
             return Err(needs("tls_client_crl", "--tls-client-ca"));
         }
         if self.tls_port == listening.port {
             return Err(contradiction("tls_port", format!("{} is the port without TLS (--port)", self.tls_port)));
         }
-        let host = self.tls_host.as_ref().unwrap_or(&listening.host);
+        let host = if self.tls_host.is_empty() { &listening.host } else { &self.tls_host };
         let address = resolve(host, self.tls_port)
             .map_err(|reason| contradiction("tls_host", format!("{host:?} is no address of this machine: {reason}")))?;
-        let files =
-            TlsFiles { cert, key, client_ca: self.tls_client_ca.clone(), client_crl: self.tls_client_crl.clone() };
-        let identity = files.load()?;
-        Ok(Some(TlsConfig { address, files, identity }))
+        let identity = TlsFiles { cert, key, client_ca, client_crl }.load()?;
+        Ok(Some(TlsConfig { address, identity }))
+    }
+
+    /// Where certificates for devices are kept; `None` where none are.
+    pub(super) fn device_certs(&self) -> Option<Arc<Path>> {
+        path(&self.tls_device_certs).map(Arc::from)
     }
 }
 
-impl TlsFiles {
+/// A path that is set.
+fn path(text: &str) -> Option<&Path> {
+    (!text.is_empty()).then(|| Path::new(text))
+}
+
+impl TlsFiles<'_> {
     /// Reads the files and makes of them what is shown to drivers.
     ///
     /// # Errors
     /// Which file is not good, and why.
-    pub fn load(&self) -> Result<Identity, ConfigError> {
-        let chain =
-            Chain::parse(&read("tls_cert", &self.cert)?).map_err(|fault| bad("tls_cert", &self.cert, &fault))?;
-        let bad_key = |fault| bad("tls_key", &self.key, &fault);
-        let key = certificate::parse_key(&read("tls_key", &self.key)?).map_err(bad_key)?;
+    fn load(&self) -> Result<Identity, ConfigError> {
+        let chain = Chain::parse(&read("tls_cert", self.cert)?).map_err(|fault| bad("tls_cert", self.cert, &fault))?;
+        let bad_key = |fault| bad("tls_key", self.key, &fault);
+        let key = certificate::parse_key(&read("tls_key", self.key)?).map_err(bad_key)?;
         let certified = chain.with_key(key).map_err(bad_key)?;
-        let verifier = self.client_ca.as_ref().map(|ca| self.verifier(ca)).transpose()?;
-        Identity::for_drivers(certified, verifier).map_err(|error| bad("tls_cert", &self.cert, &error))
+        let verifier = self.client_ca.map(|ca| self.verifier(ca)).transpose()?;
+        Identity::for_drivers(certified, verifier).map_err(|error| bad("tls_cert", self.cert, &error))
     }
 
     fn verifier(&self, ca: &Path) -> Result<Arc<dyn ClientCertVerifier>, ConfigError> {
@@ -135,7 +146,7 @@ impl TlsFiles {
         }
         let provider = Arc::new(certificate::provider());
         let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-        let Some(crl) = &self.client_crl else { return builder.build().map_err(|error| bad_ca(&error)) };
+        let Some(crl) = self.client_crl else { return builder.build().map_err(|error| bad_ca(&error)) };
         let bad_crl = |reason: &dyn std::fmt::Display| bad("tls_client_crl", crl, reason);
         let text = read("tls_client_crl", crl)?;
         let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&text).collect();

@@ -5,18 +5,18 @@
 
 use crate::edge::answers::{error, refused};
 use crate::edge::door::{Caller, Door, Refused};
-use crate::edge::handshakes::{Handshake, Handshakes};
+use crate::edge::handshakes::{Handshake, Handshakes, Newcomer};
 use crate::edge::identities::Identities;
 use crate::edge::join::{JoinRequest, Joins, SessionRequest};
-use crate::edge::line::{Entrance, Line};
+use crate::edge::line::Line;
 use crate::edge::page;
 use crate::edge::reports::{self, Report};
 use crate::edge::routes::{self, Endpoint};
 use crate::edge::tap::TapRequest;
 use crate::policy::port_id::Transport;
-use crate::policy::token::{self, Token};
+use crate::policy::token;
 use crate::protocol::http::{Answer, Body, Connection, HeadError, RequestHead};
-use crate::shard::accept;
+use crate::shard::accept::{self, Entrance};
 use crate::shard::resources::Resources;
 use crate::shard::ring::{self, Listener, Receipt, Stream, Timer};
 use std::net::SocketAddr;
@@ -65,11 +65,9 @@ struct Turn {
 
 impl Api {
     /// The API of the shard with these resources.
-    pub fn new(resources: Rc<Resources>, token: Token, identities: Identities) -> Rc<Self> {
-        let limits = *resources.limits();
-        let handshakes =
-            Handshakes::new((limits.handshakes_max / resources.shared.peers.shards()).max(1), resources.clone());
-        let door = Door::new(resources.clone(), token);
+    pub fn new(resources: Rc<Resources>, identities: Identities) -> Rc<Self> {
+        let handshakes = Handshakes::new(resources.clone());
+        let door = Door::new(resources.clone());
         let joins = Joins::new(resources.clone());
         Rc::new(Api { resources, door, joins, handshakes, identities })
     }
@@ -78,26 +76,28 @@ impl Api {
     pub async fn serve(self: Rc<Self>, listener: Rc<Listener>, entrance: Entrance) {
         while let Some((stream, peer)) = accept::next(&listener, &self.resources).await {
             let remote = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-            ring::spawn(self.clone().converse(stream, remote, entrance));
+            let newcomer = Newcomer::new(self.resources.clone());
+            ring::spawn(self.clone().converse(stream, remote, entrance, newcomer));
         }
     }
 
-    async fn converse(self: Rc<Self>, stream: Stream, remote: SocketAddr, entrance: Entrance) {
+    async fn converse(self: Rc<Self>, stream: Stream, remote: SocketAddr, entrance: Entrance, newcomer: Newcomer) {
         if stream.set_nodelay().is_err() {
             return;
         }
         let waiting = self.handshakes.begin(&stream);
         if let Some((line, first)) = Line::open(stream, remote, entrance, &self.resources).await {
-            self.answer(line, first, waiting).await;
+            self.answer(line, first, waiting, newcomer).await;
         }
     }
 
     /// Answers the requests of one connection in turn. `first` is what was received of it.
-    async fn answer(&self, line: Line, first: Vec<u8>, waiting: Handshake) {
+    async fn answer(&self, line: Line, first: Vec<u8>, waiting: Handshake, newcomer: Newcomer) {
         // A head may have a private key in it.
         let mut bytes = Zeroizing::new(first);
         let remote_ip = line.remote.ip();
         let mut waiting = Some(waiting);
+        let mut newcomer = Some(newcomer);
         let ending = loop {
             let turn = match self.next_request(&line, &mut bytes, waiting.as_mut()).await {
                 Ok(turn) => turn,
@@ -121,6 +121,7 @@ impl Api {
                         Ok(ready) => {
                             let sent = line.send(ready.upgrade(&request_id), &self.resources).await;
                             self.resources.answered(route, began_at.elapsed());
+                            drop(newcomer.take());
                             if sent {
                                 let first = bytes.to_vec();
                                 drop(bytes);
@@ -140,6 +141,7 @@ impl Api {
                 break out;
             }
             let sent = line.send(out, &self.resources).await;
+            drop(newcomer.take());
             self.resources.answered(route, began_at.elapsed());
             if !sent {
                 return;
@@ -216,7 +218,8 @@ impl Api {
             self.route(head, line, &request_id, waiting).await.unwrap_or_else(Asked::Answer)
         };
         let is_sent_away = matches!(&asked, Asked::Answer(answer) if answer.status == 429);
-        let keeps = head.keeps_alive() && !has_body && !is_sent_away;
+        let is_last = is_sent_away || self.resources.shared.vitals.is_draining();
+        let keeps = head.keeps_alive() && !has_body && !is_last;
         Turn {
             asked,
             head_bytes: head.head_bytes,
@@ -244,7 +247,7 @@ impl Api {
         if !route.methods.have(head.method) {
             return Err(Answer { allow: Some(route.methods.text()), ..error(405, "method not allowed") });
         }
-        let is_open = route.endpoint == Endpoint::Metrics && self.resources.shared.observation.metrics_open;
+        let is_open = route.endpoint == Endpoint::Metrics && self.resources.rules().observation.metrics_open;
         if route.needs_token && !is_open {
             let parameter = head.parameter("bearer_token");
             let presented = token::presented(head.raw_header("authorization"), parameter.as_deref());
@@ -258,9 +261,13 @@ impl Api {
         match route.endpoint {
             Endpoint::Page => Ok(Asked::Answer(page::answer(head))),
             Endpoint::Health => Ok(Asked::Answer(Answer::json(200, String::new()))),
+            Endpoint::Ready => Ok(Asked::Answer(reports::readiness(&self.resources))),
             Endpoint::Version => Ok(Asked::Answer(reports::version())),
             Endpoint::Join(transport) => join_request(head, transport, None).await,
-            Endpoint::JoinTls => join_request(head, Transport::Tcp, Some(&self.identities)).await,
+            Endpoint::JoinTls => {
+                let identities = self.identities.kept_in(self.resources.rules().device_certs.clone());
+                join_request(head, Transport::Tcp, Some(&identities)).await
+            }
             Endpoint::Tap => TapRequest::parse(head).map(|request| Asked::Session(SessionRequest::Tap(request))),
             _ => Report::parse(&found, head).map(Asked::Report),
         }

@@ -9,7 +9,6 @@ use crate::edge::handshakes::Handshake;
 use crate::policy::attempts::{Attempts, Verdict};
 use crate::policy::counts::Count;
 use crate::policy::refusals;
-use crate::policy::token::Token;
 use crate::shard::log_gate::AddressLogGate;
 use crate::shard::resources::Resources;
 use std::cell::RefCell;
@@ -20,7 +19,6 @@ use std::time::{Duration, Instant};
 /// One shard's door.
 pub struct Door {
     resources: Rc<Resources>,
-    token: Token,
     attempts: RefCell<Attempts>,
     started_at: Instant,
     refused_log: AddressLogGate,
@@ -58,11 +56,10 @@ impl Refused {
 }
 
 impl Door {
-    /// A door that opens to this token, with no address in bad repute.
-    pub fn new(resources: Rc<Resources>, token: Token) -> Self {
+    /// A door with no address in bad repute.
+    pub fn new(resources: Rc<Resources>) -> Self {
         Door {
             resources,
-            token,
             attempts: RefCell::default(),
             started_at: Instant::now(),
             refused_log: AddressLogGate::default(),
@@ -84,7 +81,7 @@ impl Door {
             self.resources.counts.one(Count::TokensUnchecked);
             return Err(self.refuse(caller, Refused::TooManyFailed));
         }
-        if self.token.matches(caller.presented) {
+        if self.resources.rules().token.matches(caller.presented) {
             return Ok(());
         }
         self.attempts.borrow_mut().failed(caller.remote_ip, self.started_at.elapsed());

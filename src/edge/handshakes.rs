@@ -18,7 +18,6 @@ pub struct Handshakes(Rc<Inner>);
 struct Inner {
     waiting: RefCell<BTreeMap<u64, Waiting>>,
     next: Cell<u64>,
-    max: usize,
     resources: Rc<Resources>,
 }
 
@@ -36,20 +35,21 @@ pub struct Handshake {
 }
 
 impl Handshakes {
-    /// None yet, and `max` at a time.
-    pub fn new(max: usize, resources: Rc<Resources>) -> Self {
-        Handshakes(Rc::new(Inner { waiting: RefCell::default(), next: Cell::new(0), max, resources }))
+    /// None yet.
+    pub fn new(resources: Rc<Resources>) -> Self {
+        Handshakes(Rc::new(Inner { waiting: RefCell::default(), next: Cell::new(0), resources }))
     }
 
-    /// A connection begins to wait. If there are too many, the one that has waited longest is interrupted.
+    /// A connection begins to wait. Of too many, those that have waited longest are interrupted.
     pub fn begin(&self, stream: &Stream) -> Handshake {
         let number = self.0.next.replace(self.0.next.get() + 1);
         let mut waiting = self.0.waiting.borrow_mut();
         let (kept, keep) = oneshot::channel();
         waiting.insert(number, Waiting { stream: stream.clone(), _kept: keep });
-        if waiting.len() > self.0.max
-            && let Some((_, longest)) = waiting.pop_first()
-        {
+        let resources = &self.0.resources;
+        let max = (resources.limits().handshakes_max / resources.shared.peers.shards()).max(1);
+        while waiting.len() > max {
+            let Some((_, longest)) = waiting.pop_first() else { break };
             longest.stream.interrupt();
         }
         self.0.resources.handshakes.set(waiting.len());
@@ -61,6 +61,23 @@ impl Handshake {
     /// Waits until the connection is let go, whose stream is then interrupted. May be raced.
     pub async fn let_go(&mut self) {
         self.kept.closed().await;
+    }
+}
+
+/// A connection whose first request has not been answered. It counts while it lives.
+pub struct Newcomer(Rc<Resources>);
+
+impl Newcomer {
+    /// One more.
+    pub fn new(resources: Rc<Resources>) -> Self {
+        resources.newcomers.set(resources.newcomers.get() + 1);
+        Newcomer(resources)
+    }
+}
+
+impl Drop for Newcomer {
+    fn drop(&mut self) {
+        self.0.newcomers.set(self.0.newcomers.get() - 1);
     }
 }
 

@@ -10,7 +10,7 @@ use crate::protocol::http::{Answer, RequestHead};
 use crate::shard::tls::Identity;
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
@@ -49,15 +49,16 @@ struct Refusal {
 }
 
 /// The way to the thread that makes identities; clones lead to the same.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Identities {
     thread: Arc<OnceLock<mpsc::Sender<Order>>>,
     folder: Option<Arc<Path>>,
 }
 
-/// A wish, and where the identity goes.
+/// A wish, where certificates are kept, and where the identity goes.
 struct Order {
     wish: Wish,
+    folder: Option<Arc<Path>>,
     reply: oneshot::Sender<Result<Identity, Refusal>>,
 }
 
@@ -92,9 +93,9 @@ fn is_name(name: &str) -> bool {
 }
 
 impl Identities {
-    /// Those with certificates that are kept in `folder`, if in any. The thread starts with the first wish.
-    pub fn new(folder: Option<PathBuf>) -> Self {
-        Identities { thread: Arc::default(), folder: folder.map(Arc::from) }
+    /// The same way, where certificates are kept in `folder`, if in any. The thread starts with the first wish.
+    pub fn kept_in(&self, folder: Option<Arc<Path>>) -> Self {
+        Identities { thread: self.thread.clone(), folder }
     }
 
     /// Fulfils a wish, which may take a second the first time.
@@ -105,17 +106,17 @@ impl Identities {
         // Both ends only where the thread could not be started, or a defect ended it.
         let failed = || error(503, "no certificate can be made at the moment");
         let (reply, made) = oneshot::channel();
-        let thread = self.thread.get_or_init(|| start(self.folder.clone()));
-        thread.send(Order { wish, reply }).await.map_err(|_| failed())?;
+        let thread = self.thread.get_or_init(start);
+        thread.send(Order { wish, folder: self.folder.clone(), reply }).await.map_err(|_| failed())?;
         made.await
             .map_err(|_| failed())?
             .map_err(|Refusal { parameter, reason }| parameter_error(400, "bad parameter", parameter, &reason))
     }
 }
 
-fn start(folder: Option<Arc<Path>>) -> mpsc::Sender<Order> {
+fn start() -> mpsc::Sender<Order> {
     let (orders, waiting) = mpsc::channel(WAITING_MAX);
-    let work = move || fulfil_all(waiting, folder.as_deref());
+    let work = move || fulfil_all(waiting);
     if let Err(error) = std::thread::Builder::new().name("certificates".into()).spawn(work) {
         tracing::error!(%error, "the thread for certificates cannot be started");
     }
@@ -123,11 +124,11 @@ fn start(folder: Option<Arc<Path>>) -> mpsc::Sender<Order> {
 }
 
 /// The thread: for as long as the process lives.
-fn fulfil_all(mut orders: mpsc::Receiver<Order>, folder: Option<&Path>) {
+fn fulfil_all(mut orders: mpsc::Receiver<Order>) {
     let mut usual = None;
-    while let Some(Order { wish, reply }) = orders.blocking_recv() {
+    while let Some(Order { wish, folder, reply }) = orders.blocking_recv() {
         // Whoever asked may have gone.
-        let _ = reply.send(fulfil(wish, folder, &mut usual));
+        let _ = reply.send(fulfil(wish, folder.as_deref(), &mut usual));
     }
 }
 

@@ -9,6 +9,7 @@ use crate::edge::line::Line;
 use crate::edge::session::{Joined, Place, Session, session_bytes_max};
 use crate::edge::tap::TapRequest;
 use crate::policy::ending::JoinRefusal;
+use crate::policy::limits::Limits;
 use crate::policy::listing::port_number;
 use crate::policy::port_id::{PortId, Transport};
 use crate::policy::refusals::Refused;
@@ -99,23 +100,24 @@ impl Joins {
             request_id
         );
         let shared = &self.resources.shared;
+        let limits = self.resources.limits();
         let joined: Result<_, JoinRefusal> = async {
-            shared.access.check(port, &sources)?;
+            self.resources.rules().access.check(port, &sources)?;
             let place = Place::take(&self.resources).ok_or(JoinRefusal::TooManySessions)?;
             // What waits for a device with TLS may be there twice, sealed and not.
-            let sealed = if identity.is_some() { shared.limits.write_window_bytes_max } else { 0 };
+            let sealed = if identity.is_some() { limits.write_window_bytes_max } else { 0 };
             let needed = sealed
-                + session_bytes_max(&shared.limits)
-                + line.cipher.bytes_max(shared.limits.outbox_bytes_max)
+                + session_bytes_max(&limits)
+                + line.cipher.bytes_max(limits.outbox_bytes_max)
                 + sources.memory_bytes();
             let memory = shared.session_memory.reserve(needed).ok_or(JoinRefusal::NoMemory)?;
             let id = self.next_session();
-            let inbox = self.ask_to_join(port, id, module.clone(), sources, identity).await?;
+            let inbox = self.ask_to_join(port, id, module.clone(), sources, identity, &limits).await?;
             Ok((place, memory, id, inbox))
         }
         .await;
         let (place, memory, id, inbox) = joined.inspect_err(|refusal| self.refused(*refusal, port, remote, &span))?;
-        let joined = Joined { id, port, module, accepted, span, place, memory };
+        let joined = Joined { id, port, module, accepted, span, place, limits, memory };
         Ok(Ready { joined, inbox, websocket_key })
     }
 
@@ -138,9 +140,10 @@ impl Joins {
         module: Option<Arc<str>>,
         sources: Sources,
         identity: Option<Identity>,
+        limits: &Limits,
     ) -> Result<Inbox, JoinRefusal> {
         let shared = &self.resources.shared;
-        let (outbox, inbox) = outbox::link(shared.limits.outbox_bytes_max);
+        let (outbox, inbox) = outbox::link(limits.outbox_bytes_max);
         let (reply, answered) = oneshot::channel();
         shared
             .peers

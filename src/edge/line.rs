@@ -4,21 +4,13 @@
 //! **Not here.** The handshake itself (`shard::tls`), what is said over the line (`api`, `session`).
 
 use crate::policy::counts::Count;
+use crate::shard::accept::Entrance;
 use crate::shard::cipher::Cipher;
 use crate::shard::resources::Resources;
 use crate::shard::ring::{Sent, Stream, Timer};
 use crate::shard::tls::{HandshakeFault, shake_hands};
 use bytes::Bytes;
 use std::net::{Shutdown, SocketAddr};
-
-/// By which of the API's listeners a connection comes in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Entrance {
-    /// As it is.
-    Plain,
-    /// With TLS.
-    Tls,
-}
 
 /// One connection to the API.
 pub struct Line {
@@ -42,7 +34,7 @@ impl Line {
     ) -> Option<(Self, Vec<u8>)> {
         match entrance {
             Entrance::Plain => {
-                let server_port = resources.shared.access.api_port;
+                let server_port = resources.rules().access.api_port;
                 Some((Line { stream, cipher: Cipher::Plain, remote, server_port }, Vec::new()))
             }
             Entrance::Tls => secure(stream, remote, resources).await,
@@ -82,7 +74,7 @@ async fn linger(stream: &Stream, resources: &Resources) {
 
 async fn secure(stream: Stream, remote: SocketAddr, resources: &Resources) -> Option<(Line, Vec<u8>)> {
     // There is one wherever there is a listener for it.
-    let (identity, server_port) = (resources.tls.identity()?, resources.shared.access.api_tls_port?);
+    let (identity, server_port) = (resources.tls.identity()?, resources.rules().access.api_tls_port?);
     let shaken = shake_hands(&stream, identity.config, resources.limits().tls_handshake_time_max, resources).await;
     let (count, fault) = match &shaken {
         Ok(secured) if secured.is_resumed => (Count::TlsHandshakesResumed, None),

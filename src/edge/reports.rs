@@ -145,8 +145,9 @@ fn one_of(kind: Kind, parts: &[&str]) -> Option<Query> {
 async fn metrics(resources: &Resources, shards: &[ShardCount]) -> Answer {
     let process = resources.count_process().await;
     let mut metrics = Metrics::default();
-    metrics.write(shards, &process, resources.limits(), [env!("CARGO_PKG_VERSION"), COMMIT]);
-    if resources.shared.observation.port_series {
+    metrics.write(shards, &process, &resources.limits(), [env!("CARGO_PKG_VERSION"), COMMIT]);
+    let port_series = resources.rules().observation.port_series;
+    if port_series {
         for family in 0..Metrics::PORT_FAMILIES {
             metrics.begin_port_family(family);
             for shard in shards {
@@ -158,6 +159,14 @@ async fn metrics(resources: &Resources, shards: &[ShardCount]) -> Answer {
         }
     }
     Answer { content_type: exposition::CONTENT_TYPE, ..Answer::json(200, metrics.into_text()) }
+}
+
+/// Whether newcomers are served, with the reason where they are not.
+pub fn readiness(resources: &Resources) -> Answer {
+    match resources.shared.vitals.readiness() {
+        Ok(()) => Answer::json(200, String::new()),
+        Err(unready) => error(503, &unready.to_string()),
+    }
 }
 
 /// What runs.

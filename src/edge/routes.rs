@@ -25,6 +25,8 @@ pub enum Endpoint {
     Statistics,
     /// That the daemon is alive.
     Health,
+    /// Whether it serves newcomers.
+    Ready,
     /// What runs here.
     Version,
     /// Everything that is counted, for Prometheus.
@@ -121,9 +123,10 @@ const fn read_delete(endpoint: Endpoint, path: &'static str, summary: &'static s
 static PAGE: Route = open(Endpoint::Page, PAGE_PATH, "The status page, for people");
 
 /// Every route under a base path.
-pub const ROUTES: [Route; 18] = [
+pub const ROUTES: [Route; 19] = [
     read(Endpoint::Statistics, "/", "Joined drivers and connected devices of every open port"),
     open(Endpoint::Health, "/healthz", "Whether the daemon is alive"),
+    open(Endpoint::Ready, "/readyz", "Whether every shard answers and the daemon is not stopping"),
     open(Endpoint::Version, "/version", "What version runs"),
     read(
         Endpoint::Metrics,

@@ -66,10 +66,11 @@ impl Joins {
             request_id
         );
         let shared = &self.resources.shared;
+        let limits = self.resources.limits();
         let opened: Result<_, JoinRefusal> = async {
             let place = Place::take_for_tap(&self.resources).ok_or(JoinRefusal::TooManyTaps)?;
-            let outbox_bytes = outbox_bytes_max(&shared.limits);
-            let needed = tap_bytes_max(&shared.limits) + line.cipher.bytes_max(outbox_bytes);
+            let outbox_bytes = outbox_bytes_max(&limits);
+            let needed = tap_bytes_max(&limits) + line.cipher.bytes_max(outbox_bytes);
             let memory = shared.session_memory.reserve(needed).ok_or(JoinRefusal::NoMemory)?;
             let id = self.next_session();
             let (outbox, inbox) = outbox::link(outbox_bytes);
@@ -82,7 +83,7 @@ impl Joins {
         .await;
         let (place, memory, id, inbox) = opened.inspect_err(|refusal| self.refused(*refusal, port, remote, &span))?;
         let accepted = "".into();
-        let joined = Joined { id, port, module: None, accepted, span, place, memory };
+        let joined = Joined { id, port, module: None, accepted, span, place, limits, memory };
         Ok(Ready { joined, inbox, websocket_key })
     }
 }

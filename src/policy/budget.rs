@@ -1,6 +1,6 @@
 //! Amounts that the whole process shares: bytes reserved by sessions, sessions, open ports.
 //!
-//! **Invariants.** What is reserved never exceeds the limit; dropping a [`Reservation`] gives exactly its amount back,
+//! **Invariants.** Nothing is reserved beyond the limit as it stands; dropping a [`Reservation`] gives exactly its amount back,
 //! from whichever thread.
 //! **Not here.** What the limits are (`limits`), and waiting for room: a budget only says yes or no.
 
@@ -13,7 +13,7 @@ pub struct Budget(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    limit: usize,
+    limit: AtomicUsize,
     used: AtomicUsize,
 }
 
@@ -27,15 +27,21 @@ pub struct Reservation {
 impl Budget {
     /// A budget of `limit` with nothing in use.
     pub fn new(limit: usize) -> Self {
-        Budget(Arc::new(Inner { limit, used: AtomicUsize::new(0) }))
+        Budget(Arc::new(Inner { limit: AtomicUsize::new(limit), used: AtomicUsize::new(0) }))
     }
 
     /// Takes `amount`, or nothing where it does not fit.
     pub fn reserve(&self, amount: usize) -> Option<Reservation> {
-        let fits = |used: usize| used.checked_add(amount).filter(|&sum| sum <= self.0.limit);
+        let limit = self.0.limit.load(Ordering::Relaxed);
+        let fits = |used: usize| used.checked_add(amount).filter(|&sum| sum <= limit);
         // Relaxed: the number guards no other memory.
         self.0.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
         Some(Reservation { budget: self.clone(), amount })
+    }
+
+    /// Changes the limit. Below what is in use, nothing is given until enough of that is back.
+    pub fn set_limit(&self, limit: usize) {
+        self.0.limit.store(limit, Ordering::Relaxed);
     }
 
     /// How much is in use.
@@ -87,6 +93,19 @@ mod tests {
         assert_eq!(budget.used(), 7);
         drop(first);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn a_limit_that_is_lowered_below_what_is_in_use_gives_nothing_until_that_is_back() {
+        let budget = Budget::new(10);
+        let (first, second) = (budget.reserve(5), budget.reserve(5));
+        budget.set_limit(6);
+        drop(first);
+        assert!(budget.reserve(2).is_none());
+        let third = budget.reserve(1);
+        assert!(third.is_some() && second.is_some());
+        budget.set_limit(7);
+        assert!(budget.reserve(1).is_some());
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub struct Limits {
     pub ports_max: usize,
     /// How long a closing socket waits for the other end's FIN before it is closed.
     pub linger_time_max: Duration,
+    /// How long a port that was handed over waits for its drivers, before it is closed.
+    pub takeover_wait_max: Duration,
     /// How long a drain may take in all.
     pub drain_time_max: Duration,
 }

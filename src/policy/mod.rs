@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod port_id;
 pub mod refusals;
 pub mod roster;
+pub mod rules;
 pub mod sources;
 pub mod tap_filter;
 pub mod token;

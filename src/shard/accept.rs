@@ -9,15 +9,23 @@ use crate::shard::port::Port;
 use crate::shard::resources::Resources;
 use crate::shard::ring::{Accepted, Listener, Stream};
 use crate::shard::secured_port::SecuredPort;
+use crate::shard::slots::Slot;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
 
 /// How long a pause lasts before it is looked again.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// By which of the API's listeners a driver comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entrance {
+    /// As it is.
+    Plain,
+    /// With TLS.
+    Tls,
+}
 
 /// Accepts devices for one port until its listener is stopped. A task of its own.
 pub async fn devices(port: Weak<Port>, listener: Rc<Listener>) {
@@ -34,7 +42,7 @@ pub async fn devices(port: Weak<Port>, listener: Rc<Listener>) {
         let Some((stream, peer)) = next(&listener, &resources).await else { return };
         // Another shard may have taken the last slot meanwhile; then the connection waits here.
         let Some(slot) = wait_for_room(&resources, &listener).await else { return };
-        let Some(port) = port.upgrade().filter(|_| !listener.is_stopped()) else { return };
+        let Some(port) = port.upgrade() else { return };
         port.admit(stream, SocketAddr::new(peer.ip().to_canonical(), peer.port()), slot);
     }
 }
@@ -59,9 +67,9 @@ pub async fn next(listener: &Listener, resources: &Resources) -> Option<(Stream,
 }
 
 /// Waits for room for one more device of the process; `None` once the listener is stopped.
-async fn wait_for_room(resources: &Resources, listener: &Listener) -> Option<OwnedSemaphorePermit> {
+async fn wait_for_room(resources: &Resources, listener: &Listener) -> Option<Slot> {
     let slots = &resources.shared.device_slots;
-    if let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
+    if let Some(slot) = slots.take_now() {
         return Some(slot);
     }
     resources.counts.one(Count::AcceptPauses);
@@ -70,7 +78,7 @@ async fn wait_for_room(resources: &Resources, listener: &Listener) -> Option<Own
         tracing::warn!(devices_max, left_out, "accepting pauses: no room for another device");
     }
     while !listener.is_stopped() {
-        if let Ok(Ok(slot)) = tokio::time::timeout(PAUSE, Arc::clone(slots).acquire_owned()).await {
+        if let Ok(Some(slot)) = tokio::time::timeout(PAUSE, slots.take()).await {
             return Some(slot);
         }
     }

@@ -63,6 +63,11 @@ impl Window {
         self.0.free.available_permits()
     }
 
+    /// Bytes that it has in all.
+    pub fn bytes_max(&self) -> usize {
+        self.0.bytes_max as usize
+    }
+
     /// Bytes that are out.
     pub fn used_bytes(&self) -> usize {
         (self.0.bytes_max as usize).saturating_sub(self.free_bytes())

@@ -10,11 +10,14 @@ use crate::policy::history::Moment;
 use crate::policy::listing::{Kind, Page, Query, RowOf};
 use crate::policy::port_id::PortId;
 use crate::policy::roster::SessionId;
+use crate::policy::rules::Rules;
 use crate::policy::sources::Sources;
 use crate::policy::tap_filter::TapFilter;
 use crate::shard::commands::Commands;
+use crate::shard::handover::{Handed, Meanwhile, Place};
 use crate::shard::outbox::Outbox;
 use crate::shard::tls::Identity;
+use std::io;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
@@ -53,6 +56,8 @@ pub enum Request {
         session: SessionId,
         /// What it waits for.
         credit_bytes: usize,
+        /// What it has in all.
+        window_bytes: usize,
         /// Told when it is done: what credit there was is back.
         reply: oneshot::Sender<()>,
     },
@@ -89,27 +94,73 @@ pub enum Request {
         /// Told how many of them were there.
         reply: oneshot::Sender<usize>,
     },
+    /// Go by other rules.
+    SetRules {
+        /// Which.
+        rules: Arc<Rules>,
+        /// Told when they are in force on this shard.
+        reply: mpsc::Sender<usize>,
+    },
     /// Show another certificate to those that connect with TLS from here on.
     Identify {
         /// It, its key, and what is asked of the other end.
         identity: Identity,
+        /// Told when this shard shows it.
+        reply: mpsc::Sender<usize>,
     },
     /// Refuse joins and new devices, read no more of drivers, and say when what was read of them is on its way.
     Settle {
         /// Told when no session of this shard waits to send a command.
         reply: mpsc::Sender<usize>,
     },
-    /// End every device and port, and say when all of it is done. Every shard has settled before.
+    /// End the devices and ports of one wave. Every shard has settled before.
     Drain {
-        /// Told when nothing of this shard is left.
+        /// Which ports.
+        wave: Wave,
+        /// Told when nothing of this shard is left; only the last wave asks.
+        reply: Option<mpsc::Sender<usize>>,
+    },
+    /// Accept no driver for now, and say when those that have just connected are answered.
+    Pause {
+        /// Told then, or when they have had time enough.
         reply: mpsc::Sender<usize>,
     },
+    /// List all sockets, to hand them over.
+    HandOver {
+        /// What happens until then, and from then on.
+        meanwhile: Meanwhile,
+        /// Told of duplicates.
+        reply: oneshot::Sender<io::Result<Vec<Handed>>>,
+    },
+    /// Hold sockets of ports that are at home here, until drivers join them.
+    Inherit {
+        /// They.
+        sockets: Vec<Handed>,
+    },
+    /// Go on after a pause or a handing over.
+    Resume,
 }
 
 impl Request {
     /// How much there is to carry out.
     pub fn work(&self) -> usize {
         if let Request::Commands { commands, .. } = self { commands.len() } else { 1 }
+    }
+}
+
+/// A part of the ports: those at home at `index`, were there `count` shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wave {
+    /// Which part, from 0.
+    pub index: usize,
+    /// Of how many.
+    pub count: usize,
+}
+
+impl Wave {
+    /// Whether a port is in it.
+    pub fn has(self, port: PortId) -> bool {
+        port.home(self.count) == self.index
     }
 }
 
@@ -173,6 +224,60 @@ impl Peers {
     pub async fn ask(&self, shard: usize, request: Request) {
         // A mailbox closes only with its thread, and then the process ends.
         let _ = self.0[shard].send(request).await;
+    }
+
+    /// Asks every shard, and waits until each that lives has replied; says how many those are.
+    pub async fn ask_all(&self, request: impl Fn(mpsc::Sender<usize>) -> Request) -> usize {
+        let (reply, mut replies) = mpsc::channel(self.shards());
+        for shard in 0..self.shards() {
+            self.ask(shard, request(reply.clone())).await;
+        }
+        // A shard whose thread has ended drops what it was asked.
+        drop(reply);
+        let mut replied = 0;
+        while replies.recv().await.is_some() {
+            replied += 1;
+        }
+        replied
+    }
+
+    /// Has every shard resume.
+    pub async fn resume(&self) {
+        for shard in 0..self.shards() {
+            self.ask(shard, Request::Resume).await;
+        }
+    }
+
+    /// Duplicates of every shard's sockets. Where shards share one, it is listed for each.
+    ///
+    /// # Errors
+    /// That there is no descriptor left.
+    pub async fn hand_over(&self, meanwhile: Meanwhile) -> io::Result<Vec<Handed>> {
+        let mut replies = Vec::with_capacity(self.shards());
+        for shard in 0..self.shards() {
+            let (reply, listed) = oneshot::channel();
+            self.ask(shard, Request::HandOver { meanwhile, reply }).await;
+            replies.push(listed);
+        }
+        let mut all = Vec::new();
+        for listed in replies {
+            // A shard that is gone ends the process.
+            all.extend(listed.await.unwrap_or_else(|_| Ok(Vec::new()))?);
+        }
+        Ok(all)
+    }
+
+    /// Gives sockets of ports to their homes.
+    pub async fn inherit(&self, sockets: Vec<Handed>) {
+        let mut dealt: Vec<Vec<Handed>> = (0..self.shards()).map(|_| Vec::new()).collect();
+        for handed in sockets {
+            if let Place::Port(port, _) = handed.place {
+                dealt[port.home(self.shards())].push(handed);
+            }
+        }
+        for (shard, sockets) in dealt.into_iter().enumerate().filter(|(_, sockets)| !sockets.is_empty()) {
+            self.ask(shard, Request::Inherit { sockets }).await;
+        }
     }
 
     /// Asks every shard for its counts.

@@ -9,6 +9,7 @@ pub mod cipher;
 pub mod commands;
 pub mod credit;
 pub mod device;
+pub mod handover;
 pub mod ledger;
 pub mod log_gate;
 pub mod mailbox;
@@ -21,11 +22,13 @@ pub mod resources;
 pub mod ring;
 pub mod secured_port;
 pub mod settling;
+pub mod slots;
 pub mod sockets;
 mod survey;
 pub mod taps;
 pub mod tls;
 pub mod udp;
+pub mod vitals;
 
 use crate::policy::counts::{Count, ShardCount};
 use crate::policy::ending::{JoinRefusal, PortEnd};
@@ -33,7 +36,9 @@ use crate::policy::port_id::PortId;
 use crate::policy::roster::SessionId;
 use crate::policy::sources::Sources;
 use crate::protocol::tapped::TapEvent;
-use mailbox::{Join, Request, TapJoin};
+use accept::Entrance;
+use handover::Held;
+use mailbox::{Join, Request, TapJoin, Wave};
 use outbox::{Outbox, Served, Subscription};
 use port::Port;
 use resources::Resources;
@@ -66,23 +71,32 @@ const TAPS_PART: u32 = 10;
 pub struct Shard {
     resources: Rc<Resources>,
     /// The API's listeners on this shard, which a drain stops.
-    api: RefCell<Vec<Rc<Listener>>>,
+    api: RefCell<Vec<(Entrance, Rc<Listener>)>>,
     ports: RefCell<HashMap<PortId, Rc<Port>>>,
     /// When a driver last left a port, and its sockets were stopped if need be: they close soon after.
     left: RefCell<HashMap<PortId, Instant>>,
-    /// When a drain gives up what holds it up; set once it has begun.
-    hasten_at: Cell<Option<Instant>>,
+    /// Sockets that were handed over, until drivers join their ports.
+    held: Held,
+    /// Whether no driver may join for now, as the sockets are being handed over.
+    frozen: Cell<bool>,
+    /// When it began to accept, or went on: until then, ports may be another daemon's that is about to end.
+    resumed_at: Cell<Instant>,
+    /// When a drain has begun.
+    draining_since: Cell<Option<Instant>>,
 }
 
 impl Shard {
     /// A shard without ports.
-    pub fn new(resources: Rc<Resources>, api: Vec<Rc<Listener>>) -> Rc<Self> {
+    pub fn new(resources: Rc<Resources>, api: Vec<(Entrance, Rc<Listener>)>) -> Rc<Self> {
         Rc::new(Shard {
             resources,
             api: RefCell::new(api),
             ports: RefCell::default(),
             left: RefCell::default(),
-            hasten_at: Cell::new(None),
+            held: Held::default(),
+            frozen: Cell::new(false),
+            resumed_at: Cell::new(Instant::now()),
+            draining_since: Cell::new(None),
         })
     }
 
@@ -115,11 +129,11 @@ impl Shard {
                     port.carry_out(session, commands);
                 }
             }
-            Request::LetGo { port, session, credit_bytes, reply } => {
+            Request::LetGo { port, session, credit_bytes, window_bytes, reply } => {
                 // What fits into its socket does not count against a device.
                 device::send_unsent(&self.resources);
                 if let Some(port) = self.ports.borrow().get(&port) {
-                    port.let_go(session, credit_bytes);
+                    port.let_go(session, credit_bytes, window_bytes);
                 }
                 let _ = reply.send(());
             }
@@ -127,9 +141,21 @@ impl Shard {
             Request::Count { reply } => drop(reply.send(self.count())),
             Request::Recall { reply } => drop(reply.send(self.resources.history.borrow().held())),
             Request::Survey { .. } | Request::Gather { .. } | Request::Disconnect { .. } => self.look_through(request),
-            Request::Identify { identity } => self.resources.tls.identify(identity),
+            Request::SetRules { rules, reply } => {
+                self.resources.set_rules(rules);
+                // It has room for a reply of each shard.
+                let _ = reply.try_send(self.resources.shard);
+            }
+            Request::Identify { identity, reply } => {
+                self.resources.tls.identify(identity);
+                let _ = reply.try_send(self.resources.shard);
+            }
             Request::Settle { reply } => self.settle(reply),
-            Request::Drain { reply } => self.drain(reply),
+            Request::Drain { wave, reply } => self.drain(wave, reply),
+            Request::Pause { reply } => self.pause(reply),
+            Request::HandOver { meanwhile, reply } => self.hand_over(meanwhile, reply),
+            Request::Inherit { sockets } => self.inherit(sockets),
+            Request::Resume => self.resume(),
         }
     }
 
@@ -150,6 +176,9 @@ impl Shard {
     }
 
     fn join(self: &Rc<Self>, join: Join) {
+        if self.frozen.get() && !self.is_draining() {
+            return self.join_later(join);
+        }
         let port = match self.port_for(join.port, &join.sources, join.identity.as_ref()) {
             Err(JoinRefusal::InUse) if self.was_left_just_now(join.port) => return self.join_later(join),
             Err(refusal) => {
@@ -187,8 +216,12 @@ impl Shard {
         }
     }
 
-    /// Whether a port may be in use by a socket of our own: the kernel closes it when its last operation is done.
+    /// Whether a port may be in use by a socket of our own, or of a daemon before us: the kernel closes it when its last
+    /// operation is done.
     fn was_left_just_now(&self, id: PortId) -> bool {
+        if self.resumed_at.get().elapsed() < CLOSING_TIME_MAX {
+            return true;
+        }
         self.left.borrow().get(&id).is_some_and(|left_at| left_at.elapsed() < CLOSING_TIME_MAX)
     }
 
@@ -208,12 +241,12 @@ impl Shard {
         }
         if let Some(port) = self.ports.borrow().get(&id) {
             port.check_identity(identity)?;
-            port.open_sockets(sources)?;
+            port.open_sockets(sources, &self.held)?;
             return Ok(port.clone());
         }
         let slot = self.resources.shared.ports.reserve(1).ok_or(JoinRefusal::TooManyPorts)?;
         let port = Port::new(id, self.resources.clone(), slot, identity.cloned());
-        port.open_sockets(sources)?;
+        port.open_sockets(sources, &self.held)?;
         self.resources.counts.one(Count::PortsOpened);
         let tls = identity.is_some();
         tracing::info!(server_protocol = id.transport.name(), server_port = id.number.get(), tls, "port opened");
@@ -296,30 +329,34 @@ impl Shard {
     /// drain's time at most.
     fn settle(self: &Rc<Self>, reply: mpsc::Sender<usize>) {
         let time_max = self.resources.limits().drain_time_max;
-        let now = Instant::now();
-        self.hasten_at.set(Some(now + (time_max - time_max / HASTEN_PART)));
-        self.api.take().iter().for_each(|listener| listener.stop());
+        let since = self.draining_since.get().unwrap_or_else(Instant::now);
+        self.draining_since.set(Some(since));
+        self.held.close();
+        self.api.take().iter().for_each(|(_, api)| api.stop());
         self.ports.borrow().values().for_each(|port| port.stop_accepting());
         let shard = self.clone();
         ring::spawn(async move {
             tokio::time::sleep(DRAIN_GRACE.min(time_max / HASTEN_PART)).await;
             let settling = &shard.resources.settling;
             settling.begin();
-            while !settling.is_settled() && Instant::now() < now + time_max / 2 {
+            while !settling.is_settled() && since.elapsed() < time_max / 2 {
                 tokio::time::sleep(DRAIN_PAUSE).await;
             }
             let _ = reply.send(shard.resources.shard).await;
         });
     }
 
-    /// Has what is there end in good order.
-    fn drain(self: &Rc<Self>, reply: mpsc::Sender<usize>) {
-        self.ports.borrow().values().for_each(|port| port.drain());
+    /// Has the ports of one wave end in good order; with the last one, all there is.
+    fn drain(self: &Rc<Self>, wave: Wave, reply: Option<mpsc::Sender<usize>>) {
+        self.ports.borrow().values().filter(|port| wave.has(port.id())).for_each(|port| port.drain());
         self.resources.settling.end();
+        let Some(reply) = reply else { return };
+        let time_max = self.resources.limits().drain_time_max;
+        let time_before_haste = time_max - time_max / HASTEN_PART;
         let shard = self.clone();
         ring::spawn(async move {
             while !shard.is_drained() {
-                if shard.hasten_at.get().is_some_and(|at| Instant::now() >= at) {
+                if shard.draining_since.get().is_some_and(|since| since.elapsed() >= time_before_haste) {
                     shard.ports.borrow().values().for_each(|port| port.hasten_drain());
                 }
                 tokio::time::sleep(DRAIN_PAUSE).await;
@@ -333,14 +370,14 @@ impl Shard {
     async fn end_taps(&self) {
         let Resources { taps, shared, .. } = &*self.resources;
         taps.finish();
-        let until = Instant::now() + shared.limits.drain_time_max / TAPS_PART;
+        let until = Instant::now() + self.resources.limits().drain_time_max / TAPS_PART;
         while shared.taps.used() > 0 && Instant::now() < until {
             tokio::time::sleep(DRAIN_PAUSE).await;
         }
     }
 
     fn is_draining(&self) -> bool {
-        self.hasten_at.get().is_some()
+        self.draining_since.get().is_some()
     }
 
     fn is_drained(&self) -> bool {

@@ -1,4 +1,4 @@
-//! The pulse of a shard: a clock that is cheap to read, and how promptly the shard's loop comes round.
+//! The pulse of a shard: a clock that is cheap to read, how promptly the shard's loop comes round, and that it does.
 //!
 //! **Invariants.** The clock never goes back, and is late by a beat and the lag of its timer at most.
 //! **Not here.** What the times are used for, and which moments are held (`policy::history`).
@@ -23,6 +23,7 @@ pub async fn beat(resources: Rc<Resources>) {
         resources.timer_lag.observe(woken.saturating_duration_since(due));
         ring::turn().await;
         resources.loop_turn.observe(woken.elapsed());
+        resources.shared.vitals.beat(resources.shard);
     }
 }
 

@@ -3,16 +3,16 @@
 //! **Invariants.** It belongs to one thread; only budgets, slots and mailboxes reach beyond it.
 //! **Not here.** Ports and sessions themselves.
 
-use crate::policy::access::Access;
 use crate::policy::budget::Budget;
 use crate::policy::counts::Counts;
 use crate::policy::histogram::Histogram;
 use crate::policy::history::History;
 use crate::policy::limits::Limits;
-use crate::policy::metrics::{Observation, ProcessCount};
+use crate::policy::metrics::ProcessCount;
 use crate::policy::port_id::PortId;
 use crate::policy::refusals::{Refusal, Refusals, Refused};
 use crate::policy::roster::SessionId;
+use crate::policy::rules::{Reloads, Rules};
 use crate::shard::device::{Device, WriteQueue};
 use crate::shard::log_gate::LogGate;
 use crate::shard::mailbox::Peers;
@@ -20,9 +20,11 @@ use crate::shard::presence::Presence;
 use crate::shard::process;
 use crate::shard::ring::{DatagramBatch, Pool};
 use crate::shard::settling::Settling;
+use crate::shard::slots::Slots;
 use crate::shard::taps::Taps;
 use crate::shard::tls::{Identity, Tls};
-use std::cell::{Cell, RefCell};
+use crate::shard::vitals::Vitals;
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::{Rc, Weak};
@@ -38,20 +40,16 @@ const SURVEYS_MAX: usize = 2;
 /// What the whole process shares; clones are the same.
 #[derive(Debug, Clone)]
 pub struct Shared {
-    /// Every bound.
-    pub limits: Limits,
-    /// What drivers may do.
-    pub access: Arc<Access>,
-    /// What the operator wants to be shown.
-    pub observation: Observation,
     /// The process's log.
     pub log: LogControl,
     /// The way to every shard.
     pub peers: Peers,
+    /// Whether every shard's loop turns.
+    pub vitals: Vitals,
     /// When the process started.
     pub started: Started,
     /// Room for devices.
-    pub device_slots: Arc<Semaphore>,
+    pub device_slots: Slots,
     /// Room for open ports.
     pub ports: Budget,
     /// Room for sessions.
@@ -60,6 +58,8 @@ pub struct Shared {
     pub taps: Budget,
     /// Memory that sessions may reserve.
     pub session_memory: Budget,
+    /// How reloading went.
+    pub reloads: Reloads,
 }
 
 /// What the log of the process can be asked; `server` knows how.
@@ -69,7 +69,7 @@ pub struct LogControl {
     pub dropped_lines: fn() -> usize,
     /// The filter as it stands.
     pub filter: fn() -> String,
-    /// Sets the filter; an empty text is that of the start. An error is half a sentence for the operator.
+    /// Sets the filter; an empty text is that of the settings. An error is half a sentence for the operator.
     pub set_filter: fn(&str) -> Result<(), String>,
 }
 
@@ -84,21 +84,38 @@ pub struct Started {
 
 impl Shared {
     /// Everything free, from here on.
-    pub fn new(limits: Limits, access: Access, observation: Observation, log: LogControl, peers: Peers) -> Self {
+    pub fn new(limits: &Limits, log: LogControl, peers: Peers, vitals: Vitals) -> Self {
         let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let reloads = Reloads::default();
+        reloads.succeeded(since_epoch);
         Shared {
-            limits,
-            access: Arc::new(access),
-            observation,
             log,
             peers,
+            vitals,
             started: Started { at: Instant::now(), since_epoch },
-            device_slots: Arc::new(Semaphore::new(limits.devices_max.min(Semaphore::MAX_PERMITS))),
+            device_slots: Slots::new(limits.devices_max),
             ports: Budget::new(limits.ports_max),
             sessions: Budget::new(limits.sessions_max),
             taps: Budget::new(limits.taps_max),
             session_memory: Budget::new(limits.session_memory_bytes_max),
+            reloads,
         }
+    }
+
+    /// Makes as much room as these bounds say. Called by one thread at a time.
+    pub fn set_limits(&self, limits: &Limits) {
+        self.device_slots.set_limit(limits.devices_max);
+        self.ports.set_limit(limits.ports_max);
+        self.sessions.set_limit(limits.sessions_max);
+        self.taps.set_limit(limits.taps_max);
+        self.session_memory.set_limit(limits.session_memory_bytes_max);
+    }
+}
+
+impl Started {
+    /// This moment, since 1970, on the clock that never goes back.
+    pub fn now(&self) -> Duration {
+        self.since_epoch + self.at.elapsed()
     }
 }
 
@@ -108,6 +125,9 @@ pub struct Resources {
     pub shard: usize,
     /// What the whole process shares.
     pub shared: Shared,
+    /// The bounds of the rules, read where every message passes.
+    limits: Cell<Limits>,
+    rules: RefCell<Arc<Rules>>,
     /// What this shard has counted.
     pub counts: Counts,
     /// Who gets a copy of its ports' messages.
@@ -126,6 +146,8 @@ pub struct Resources {
     pub requests: RefCell<BTreeMap<&'static str, Histogram>>,
     /// Connections to the API that have not joined.
     pub handshakes: Cell<usize>,
+    /// Connections to the API whose first request has not been answered.
+    pub newcomers: Cell<usize>,
     /// What the connections with TLS share.
     pub tls: Tls,
     /// Places that sessions of this shard have taken, those that are about to join included.
@@ -160,11 +182,14 @@ pub struct Resources {
 
 impl Resources {
     /// What a shard starts with. Called on its own thread, in its runtime.
-    pub fn new(shard: usize, shared: Shared, identity: Option<Identity>) -> Self {
-        let pool = Pool::new(shared.limits.receive_buffers, shared.limits.receive_buffer_bytes);
+    pub fn new(shard: usize, shared: Shared, rules: Arc<Rules>, identity: Option<Identity>) -> Self {
+        let limits = rules.limits;
+        let pool = Pool::new(limits.receive_buffers, limits.receive_buffer_bytes);
         Resources {
             shard,
             shared,
+            limits: Cell::new(limits),
+            rules: RefCell::new(rules),
             counts: Counts::default(),
             taps: Taps::default(),
             pool,
@@ -174,6 +199,7 @@ impl Resources {
             loop_turn: Histogram::default(),
             requests: RefCell::default(),
             handshakes: Cell::new(0),
+            newcomers: Cell::new(0),
             tls: Tls::new(identity),
             sessions: Cell::new(0),
             refusals: RefCell::default(),
@@ -208,19 +234,31 @@ impl Resources {
         let shared = &self.shared;
         ProcessCount {
             started_at: shared.started.since_epoch,
-            devices: shared.limits.devices_max.min(Semaphore::MAX_PERMITS) - shared.device_slots.available_permits(),
+            devices: shared.device_slots.used(),
             ports: shared.ports.used(),
             sessions: shared.sessions.used(),
             taps: shared.taps.used(),
             session_memory_bytes: shared.session_memory.used(),
             certificate_expires_s: self.tls.identity().map(|identity| identity.expires_s),
             log_lines_dropped: (shared.log.dropped_lines)(),
+            reloads: shared.reloads.count(),
             kernel: process::count().await,
         }
     }
 
-    /// Every bound.
-    pub fn limits(&self) -> &Limits {
-        &self.shared.limits
+    /// Every bound, as it stands: what is to agree later has to be kept.
+    pub fn limits(&self) -> Limits {
+        self.limits.get()
+    }
+
+    /// The rules, as they stand. Borrowed: not to be held across an await.
+    pub fn rules(&self) -> Ref<'_, Rules> {
+        Ref::map(self.rules.borrow(), |rules| &**rules)
+    }
+
+    /// Goes by other rules from here on. What has begun under the old ones keeps what it was given.
+    pub fn set_rules(&self, rules: Arc<Rules>) {
+        self.limits.set(rules.limits);
+        self.rules.replace(rules);
     }
 }

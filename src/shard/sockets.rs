@@ -16,6 +16,8 @@ const BACKLOG: i32 = 4_096;
 /// What is asked for as a UDP socket's receive buffer, so that a burst survives a busy turn of the loop; the kernel caps
 /// it at `net.core.rmem_max`.
 const DATAGRAM_RECEIVE_BYTES: usize = 1 << 20;
+/// The same for a socket that was handed over.
+const DATAGRAM_HELD_BYTES: usize = 8 << 20;
 
 /// Opens a device port for one family: a listening socket, whose connections' buffers are `socket_bytes` each way, or a
 /// bound one for datagrams.
@@ -60,6 +62,33 @@ pub fn open_api(address: SocketAddr, shards: usize, socket_bytes: usize) -> io::
         listener.listen(BACKLOG)?;
     }
     Ok(listeners)
+}
+
+/// Deals out listeners that were opened elsewhere, so that each shard has one at least and each listener is accepted on:
+/// where there are fewer than shards, several accept on duplicates of one, of which a connection wakes one.
+///
+/// # Errors
+/// What the kernel says of duplicates and options.
+pub fn deal_api(listeners: &[Socket], shards: usize, socket_bytes: usize) -> io::Result<Vec<Vec<Socket>>> {
+    let mut dealt: Vec<Vec<Socket>> = (0..shards).map(|_| Vec::new()).collect();
+    for turn in 0..shards.max(listeners.len()) {
+        let listener = &listeners[turn % listeners.len()];
+        bound_buffers(listener, socket_bytes)?;
+        dealt[turn % shards].push(listener.try_clone()?);
+    }
+    Ok(dealt)
+}
+
+/// Sets the buffers of a device port's socket that was opened elsewhere. Datagrams may have to wait in it for their driver,
+/// so it gets as much as the kernel gives.
+///
+/// # Errors
+/// What setsockopt(2) says.
+pub fn adopt(port: PortId, socket: &Socket, socket_bytes: usize) -> io::Result<()> {
+    match port.transport {
+        Transport::Tcp => bound_buffers(socket, socket_bytes),
+        Transport::Udp => socket.set_recv_buffer_size(DATAGRAM_HELD_BYTES),
+    }
 }
 
 /// Bounds what the kernel keeps for each connection, each way; it doubles the number for its own use. Zero leaves it to

@@ -99,7 +99,7 @@ pub fn send(port: &Port, session: SessionId, device: DeviceAddr, data: &[u8]) ->
     if number == 0 || data.len() > DATAGRAM_BYTES_MAX {
         return false;
     }
-    let may_go = match port.resources().shared.access.udp_egress {
+    let may_go = match port.resources().rules().access.udp_egress {
         Egress::Any => true,
         Egress::Accepted => port.roster().accepts(session, ip),
     };

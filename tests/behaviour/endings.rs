@@ -18,6 +18,7 @@ scenarios! {
     a_write_that_waits_for_credit_when_the_drain_begins_is_delivered,
     a_driver_that_does_not_answer_the_goodbye_does_not_hold_the_exit_up,
     nobody_is_let_in_while_the_daemon_drains,
+    a_daemon_that_drains_is_not_ready,
     a_flooded_daemon_drains,
     a_drain_that_cannot_finish_exits_with_0_at_its_deadline,
     a_second_signal_exits_at_once,
@@ -181,6 +182,19 @@ fn nobody_is_let_in_while_the_daemon_drains(shards: usize) {
     assert!(daemon.is_running(), "nothing held the drain up");
     daemon.signal(Signal::TERM);
     daemon.exit_within(Duration::from_secs(1));
+    drop((driver, device));
+}
+
+fn a_daemon_that_drains_is_not_ready(shards: usize) {
+    let (mut daemon, driver, device, _) = with_much_written(Setup::new(shards));
+    let mut connection = daemon.connection();
+    let mut ready = || connection.request("GET", &format!("{}/readyz", BASES[0]), "");
+    assert_eq!(ready().status, 200);
+    daemon.signal(Signal::TERM);
+    let response = eventually("it says that it is not ready", || Some(ready()).filter(|said| said.status != 200));
+    assert_eq!((response.status, &*response.member("error")), (503, "the daemon is stopping"));
+    daemon.signal(Signal::TERM);
+    daemon.exit_within(Duration::from_secs(5));
     drop((driver, device));
 }
 

@@ -75,7 +75,7 @@ fn a_certificate_is_read_again_and_no_session_keeps_the_old_one(shards: usize) {
 
         authority.install(&authority.issue(200));
         daemon.signal(Signal::HUP);
-        daemon.until_logged("the certificate was read again");
+        daemon.until_logged("the settings were reloaded");
         // Every shard has it; which one takes a connection is the kernel's choice.
         eventually("no shard shows the old one", || {
             let kinds = (0..4 * shards).map(|_| client.connect(port));
@@ -98,7 +98,7 @@ fn files_that_are_not_good_change_nothing(shards: usize) {
         // The new certificate, and the key that is still the old one's.
         authority.file("cert.pem", &authority.issue(200).certificate);
         daemon.signal(Signal::HUP);
-        daemon.until_logged("was not read again");
+        daemon.until_logged("the settings were not reloaded");
         assert!(daemon.log().contains("is not that of the certificate"), "{}", daemon.log());
         health(&authority.client(), port).unwrap();
         assert_eq!(metrics(daemon).value("dispatch_tls_certificate_expires_seconds"), before);
@@ -242,7 +242,7 @@ fn a_revoked_certificate_is_refused_also_after_the_list_was_read_again(shards: u
 
         authority.file("list.pem", &authority.revoke(&[&first, &second]));
         daemon.signal(Signal::HUP);
-        daemon.until_logged("the certificate was read again");
+        daemon.until_logged("the settings were reloaded");
         // Not by resuming either.
         eventually("it is refused by every shard", || {
             (0..4 * shards).all(|_| health(&known, port).is_err()).then_some(())

@@ -23,3 +23,4 @@ mod restart;
 mod scarcity;
 mod service;
 mod stopped;
+mod stuck;

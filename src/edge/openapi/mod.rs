@@ -81,34 +81,42 @@ fn operation(path: &str, route: &Route, method: &str) -> Value {
     operation
 }
 
+/// Status, description and schema of the answers that are no upgrade.
+const JOIN_REFUSALS: [(&str, &str, &str); 6] = [
+    ("400", "A parameter is bad", "ParameterError"),
+    ("403", "The port, or an entry of accept, is not allowed", "Error"),
+    ("409", "Another program has the port, or it is open in the other way (TLS or not)", "Error"),
+    ("422", "A parameter is missing", "ParameterError"),
+    ("426", "The request is no WebSocket upgrade", "Error"),
+    ("503", "No room, or the daemon is stopping", "Error"),
+];
+const TAP_REFUSALS: [(&str, &str, &str); 4] = [
+    ("400", "A parameter is bad", "ParameterError"),
+    ("422", "A parameter is missing", "ParameterError"),
+    ("426", "The request is no WebSocket upgrade", "Error"),
+    ("503", "No room for another tap, or the daemon is stopping", "Error"),
+];
+
+fn refusals(all: &[(&str, &str, &str)]) -> impl Iterator<Item = (String, Value)> {
+    all.iter().map(|(status, description, schema)| ((*status).to_owned(), answer(description, schema)))
+}
+
 fn responses(route: &Route, method: &str) -> Map<String, Value> {
     let mut responses = Map::new();
     match route.endpoint {
         Endpoint::Join(_) | Endpoint::JoinTls => {
             responses.insert("101".into(), json!({ "description": "Joined: binary messages follow" }));
-            for (status, description, schema) in [
-                ("400", "A parameter is bad", "ParameterError"),
-                ("403", "The port, or an entry of accept, is not allowed", "Error"),
-                ("409", "Another program has the port, or it is open in the other way (TLS or not)", "Error"),
-                ("422", "A parameter is missing", "ParameterError"),
-                ("426", "The request is no WebSocket upgrade", "Error"),
-                ("503", "No room, or the daemon is stopping", "Error"),
-            ] {
-                responses.insert(status.into(), answer(description, schema));
-            }
+            responses.extend(refusals(&JOIN_REFUSALS));
         }
         Endpoint::Tap => {
             responses.insert("101".into(), json!({ "description": "Tapped: binary messages follow" }));
-            for (status, description, schema) in [
-                ("400", "A parameter is bad", "ParameterError"),
-                ("422", "A parameter is missing", "ParameterError"),
-                ("426", "The request is no WebSocket upgrade", "Error"),
-                ("503", "No room for another tap, or the daemon is stopping", "Error"),
-            ] {
-                responses.insert(status.into(), answer(description, schema));
-            }
+            responses.extend(refusals(&TAP_REFUSALS));
         }
         Endpoint::Health => drop(responses.insert("200".into(), json!({ "description": "Alive" }))),
+        Endpoint::Ready => {
+            responses.insert("200".into(), json!({ "description": "Ready" }));
+            responses.insert("503".into(), answer("A shard does not answer, or the daemon is stopping", "Error"));
+        }
         Endpoint::Statistics => drop(responses.insert("200".into(), answer("The numbers", "Statistics"))),
         Endpoint::Version => drop(responses.insert("200".into(), answer("The version", "Version"))),
         Endpoint::Metrics => {

@@ -1,6 +1,6 @@
 //! The status page: one document that holds its style and its script, and the lines that keep it to them.
 //!
-//! The sources beside this file are joined when the daemon is built: the scripts in the order of [`SCRIPTS`] are one
+//! The sources beside this file are joined when the daemon is built: the scripts in the order of `SCRIPTS` are one
 //! module, in which each uses what those before it declare.
 //!
 //! **Invariants.** The page holds no data and no token, so it is served to anyone; it asks for the token and reads the

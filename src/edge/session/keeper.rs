@@ -16,7 +16,7 @@ const STEP_MIN: Duration = Duration::from_millis(50);
 impl Session {
     /// Looks after the session for as long as it is served. Timers alone.
     pub(super) async fn keep(self: Rc<Self>) {
-        let limits = *self.resources.limits();
+        let limits = self.resources.limits();
         let shortest = limits.stall_time_max.min(limits.ping_interval).min(limits.driver_silence_max);
         let step = (shortest / 4).clamp(STEP_MIN, STEP_MAX);
         let mut arrived_bytes = 0;

@@ -56,7 +56,9 @@ pub struct Joined {
     pub span: Span,
     /// Its place among the sessions.
     pub place: Place,
-    /// What it may use; at least [`session_bytes_max`] and what its line's cipher takes.
+    /// The bounds under which it joined.
+    pub limits: Limits,
+    /// What it may use; at least [`session_bytes_max`] of them, and what its line's cipher takes.
     pub memory: Reservation,
 }
 
@@ -97,8 +99,7 @@ impl Session {
     /// A session that has joined; [`serve`](Self::serve) answers the driver from then on.
     pub fn new(joined: Joined, line: Line, resources: Rc<Resources>, inbox: &Inbox) -> Rc<Self> {
         let Line { stream, cipher, remote, .. } = line;
-        let Joined { id, port, module, accepted, span, place, mut memory } = joined;
-        let limits = *resources.limits();
+        let Joined { id, port, module, accepted, span, place, limits, mut memory } = joined;
         let memory_bytes_min = memory.amount() - limits.write_window_bytes_max;
         let window = Window::new(limits.write_window_bytes_max, memory.split_above(memory_bytes_min));
         let now_s = resources.clock_s.get();

@@ -209,7 +209,8 @@ impl Session {
         *waited += began_at.elapsed().min(WAIT_STEP);
         if free.is_err() && *waited >= limit {
             let (reply, done) = oneshot::channel();
-            let request = Request::LetGo { port: self.port, session: self.id, credit_bytes: cost as usize, reply };
+            let (credit_bytes, window_bytes) = (cost as usize, self.window.bytes_max());
+            let request = Request::LetGo { port: self.port, session: self.id, credit_bytes, window_bytes, reply };
             self.resources.shared.peers.ask_home(self.port, request).await;
             // Before credit is looked for again: one device is enough, if it is.
             let _ = done.await;

@@ -13,6 +13,7 @@ use crate::policy::ending::{DeviceEnd, JoinRefusal, SessionEnd};
 use crate::policy::histogram::{BOUNDS_S, HistogramCount};
 use crate::policy::limits::Limits;
 use crate::policy::port_id::Transport;
+use crate::policy::rules::ReloadCount;
 use crate::protocol::exposition::{Exposition, Kind, Real};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -46,6 +47,8 @@ pub struct ProcessCount {
     pub certificate_expires_s: Option<i64>,
     /// Lines of the log that found no room.
     pub log_lines_dropped: usize,
+    /// How reloading the settings went.
+    pub reloads: ReloadCount,
     /// What the kernel says of it; `None` where it does not.
     pub kernel: Option<KernelCount>,
 }
@@ -141,6 +144,12 @@ impl Metrics {
             let help = "When the first certificate of the API expires, since 1970; only with TLS.";
             self.gauge("dispatch_tls_certificate_expires_seconds", help, expires_s as f64);
         }
+        let reloads = &process.reloads;
+        let help = "When the settings in force were read, since 1970.";
+        self.gauge("dispatch_reload_success_timestamp_seconds", help, reloads.succeeded_at.as_secs_f64());
+        let help = "Whether the last reload failed, and the settings from before are in force.";
+        self.gauge("dispatch_reload_failing", help, if reloads.failing > 0 { 1.0 } else { 0.0 });
+        self.counter("dispatch_reloads_failed_total", "Reloads that failed.", reloads.failed as f64);
         let Some(kernel) = &process.kernel else { return };
         self.counter("process_cpu_seconds_total", "User and system time of all threads.", kernel.cpu_s);
         self.gauge("process_resident_memory_bytes", "Memory that is resident.", kernel.resident_bytes as f64);

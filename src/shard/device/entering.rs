@@ -9,10 +9,10 @@ use crate::policy::port_id::PortId;
 use crate::shard::port::Port;
 use crate::shard::ring::Stream;
 use crate::shard::secured_port::SecuredPort;
+use crate::shard::slots::Slot;
 use crate::shard::tls::{self, HandshakeFault};
 use std::net::{Shutdown, SocketAddr};
 use std::rc::{Rc, Weak};
-use tokio::sync::OwnedSemaphorePermit;
 
 /// Whoever has connected to a port, and is no device yet.
 pub struct Entering {
@@ -21,7 +21,7 @@ pub struct Entering {
     /// Its address, in canonical form.
     pub remote: SocketAddr,
     /// Its place among the devices.
-    pub slot: OwnedSemaphorePermit,
+    pub slot: Slot,
 }
 
 /// Shakes hands, and has the port let the device in. A task of its own.

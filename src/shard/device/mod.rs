@@ -26,11 +26,11 @@ use crate::shard::outbox::{Appended, Subscription};
 use crate::shard::port::Port;
 use crate::shard::resources::Resources;
 use crate::shard::ring::{Buffer, Receipt, Stream};
+use crate::shard::slots::Slot;
 use crate::shard::tls::Secured;
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::rc::{Rc, Weak};
-use tokio::sync::OwnedSemaphorePermit;
 use writing::FlushFor;
 
 /// One connected device.
@@ -68,13 +68,13 @@ impl Device {
         audience: Rc<Audience<Rc<Subscription>>>,
         port: &Rc<Port>,
         ledger: &Rc<Ledger>,
-        slot: OwnedSemaphorePermit,
+        slot: Slot,
     ) -> Rc<Self> {
         let Resources { devices, clock_s, .. } = &*ledger.resources;
         devices.set(devices.get() + 1);
         let now_s = clock_s.get();
-        // Given back by hand when this drops, as a permit is 16 bytes: see `DEVICE_BYTES_MAX`.
-        slot.forget();
+        // Given back by hand when this drops, as it takes room: see `DEVICE_BYTES_MAX`.
+        slot.hold();
         Rc::new(Device {
             id,
             stream,
@@ -335,7 +335,7 @@ impl Drop for Device {
         }
         let resources = self.resources();
         resources.devices.set(resources.devices.get() - 1);
-        resources.shared.device_slots.add_permits(1);
+        resources.shared.device_slots.give_back();
         self.ledger.secured.iter().for_each(|secured| secured.forget(self.id));
     }
 }

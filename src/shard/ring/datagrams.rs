@@ -102,6 +102,14 @@ impl Datagrams {
         drops.wrapping_sub(self.drops_seen.replace(drops))
     }
 
+    /// The same socket once more, to be handed over.
+    ///
+    /// # Errors
+    /// That there is no descriptor left.
+    pub fn duplicate(&self) -> io::Result<Socket> {
+        self.fd.try_clone().map(Socket::from)
+    }
+
     /// Ends the pending wait and every later one; the descriptor closes soon after.
     pub fn stop(&self) {
         if !self.stopped.replace(true) {

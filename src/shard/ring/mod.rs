@@ -8,11 +8,13 @@
 #![allow(unsafe_code)]
 
 mod datagrams;
+mod handed;
 mod listener;
 mod pool;
 mod stream;
 
 pub use datagrams::{DatagramBatch, Datagrams, Readiness};
+pub use handed::handed_over;
 pub use listener::{Accepted, Listener};
 pub use pool::{Buffer, Pool};
 pub use stream::{Receipt, Sent, Stream, Timer};

@@ -30,4 +30,11 @@ impl Baseline {
         held.insert("tasks_failed", failed);
         Self { fds, held }
     }
+
+    /// Whether nothing here is more than there. Less may be: a busy machine is slow to be done with the questions that the
+    /// other was read by.
+    pub fn is_within(&self, other: &Self) -> bool {
+        self.fds.iter().all(|(kind, count)| other.fds.get(kind).is_some_and(|most| count <= most))
+            && self.held.iter().all(|(name, amount)| other.held.get(name).is_some_and(|most| amount <= most))
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -23,6 +24,7 @@ pub struct Setup {
     flags: Vec<String>,
     variables: Vec<(String, String)>,
     wrapper: Vec<String>,
+    stdin: Stdio,
     public: Option<process::PublicBinary>,
     token: String,
     in_environment: bool,
@@ -38,6 +40,7 @@ impl Setup {
             flags: Vec::new(),
             variables: Vec::new(),
             wrapper: Vec::new(),
+            stdin: Stdio::null(),
             public: None,
             token: "testing".to_owned(),
             in_environment: false,
@@ -73,6 +76,12 @@ impl Setup {
         self.variable("PLACE_SERVER_SECRET", secret)
     }
 
+    /// The token of every request of the harness, where the secret is set otherwise.
+    pub fn token(mut self, token: &str) -> Self {
+        self.token = token.to_owned();
+        self
+    }
+
     /// Says host, port and shards by variables and not by flags.
     pub fn told_by_environment(mut self) -> Self {
         self.in_environment = true;
@@ -82,6 +91,12 @@ impl Setup {
     /// Repeats the program's name, as the usual image does.
     pub fn with_name_repeated(mut self) -> Self {
         self.name_repeated = true;
+        self
+    }
+
+    /// Starts it with this as its standard input.
+    pub fn stdin(mut self, descriptor: OwnedFd) -> Self {
+        self.stdin = descriptor.into();
         self
     }
 
@@ -141,7 +156,7 @@ impl Setup {
         }
         command.args(["--pin", "off"]).args(&self.flags);
         command.envs(self.variables);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(self.stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = super::process::started(&mut command);
         let log = Log::default();
         log.follow(child.stdout.take().unwrap());
@@ -339,7 +354,7 @@ impl Daemon {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let after = self.observe();
-            if after == *before {
+            if after.is_within(before) {
                 return;
             }
             assert!(Instant::now() < deadline, "left behind: {after:#?}\nat the start: {before:#?}");

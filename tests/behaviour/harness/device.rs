@@ -1,12 +1,12 @@
 //! Devices: TCP connections and UDP sockets with a source address of their own.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
-use super::PATIENCE;
+use super::{PATIENCE, read};
 
 /// The address of this host in the family of a source.
 fn target_of(source: &str) -> IpAddr {
@@ -106,7 +106,7 @@ impl Device {
         let mut bytes = vec![0; size];
         let mut taken = 0;
         while taken < size {
-            match self.stream.read(&mut bytes[taken..]) {
+            match read(&mut self.stream, &mut bytes[taken..]) {
                 Ok(0) => panic!("the end after {taken} bytes of {size}"),
                 Ok(count) => taken += count,
                 Err(error) => panic!("after {taken} bytes of {size}: {error}"),
@@ -115,11 +115,25 @@ impl Device {
         bytes
     }
 
+    /// Reads this many bytes, or what comes before the end; or says what went wrong.
+    pub fn try_take(&mut self, size: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; size];
+        let mut taken = 0;
+        while taken < size {
+            match read(&mut self.stream, &mut bytes[taken..])? {
+                0 => break,
+                count => taken += count,
+            }
+        }
+        bytes.truncate(taken);
+        Ok(bytes)
+    }
+
     /// Reads this many bytes at a time with pauses, this often at most, or until the daemon ends the connection.
     pub fn read_slowly(&mut self, bytes: usize, pause: Duration, times: usize) {
         let mut buffer = vec![0; bytes];
         for _ in 0..times {
-            if !matches!(self.stream.read(&mut buffer), Ok(1..)) {
+            if !matches!(read(&mut self.stream, &mut buffer), Ok(1..)) {
                 break;
             }
             std::thread::sleep(pause);
@@ -128,7 +142,7 @@ impl Device {
 
     /// Fails unless the daemon closes the connection in good order, with nothing more sent.
     pub fn ends(&mut self) {
-        match self.stream.read(&mut [0; 64]) {
+        match read(&mut self.stream, &mut [0; 64]) {
             Ok(0) => {}
             other => panic!("the device's connection does not end: {other:?}"),
         }
@@ -136,7 +150,7 @@ impl Device {
 
     /// Fails unless the daemon ends the connection, be it by a reset, with nothing more sent.
     pub fn is_disconnected(&mut self) {
-        match self.stream.read(&mut [0; 64]) {
+        match read(&mut self.stream, &mut [0; 64]) {
             Ok(0) => {}
             Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
             other => panic!("the device is not disconnected: {other:?}"),
@@ -167,7 +181,7 @@ impl Device {
     /// Reads until the daemon ends the connection.
     pub fn drain(&mut self) {
         let mut buffer = vec![0; 64 * 1024];
-        while matches!(self.stream.read(&mut buffer), Ok(1..)) {}
+        while matches!(read(&mut self.stream, &mut buffer), Ok(1..)) {}
     }
 
     /// The port that it is connected to.

@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use socket2::Socket;
@@ -51,6 +52,38 @@ impl Driver {
             Message::Binary(bytes) => Event::decode(&bytes),
             other => panic!("no event: {other:?}"),
         }
+    }
+
+    /// The next event; `None` once the daemon has said goodbye (1001) and closed, or when the flag is set.
+    pub fn event_or_goodbye(&mut self, done: &AtomicBool) -> Option<Event> {
+        let deadline = Instant::now() + PATIENCE;
+        self.socket.get_ref().tcp().set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        while Instant::now() < deadline && !done.load(Ordering::Relaxed) {
+            match self.socket.read() {
+                Ok(Message::Binary(bytes)) => return Some(Event::decode(&bytes)),
+                Ok(Message::Close(Some(CloseFrame { code, .. }))) => {
+                    assert_eq!(u16::from(code), 1001);
+                    self.socket.get_ref().tcp().set_read_timeout(Some(PATIENCE)).unwrap();
+                    self.ends();
+                    return None;
+                }
+                Ok(_) => {}
+                Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) => panic!("no goodbye: {error}"),
+            }
+        }
+        assert!(done.load(Ordering::Relaxed), "no event for {PATIENCE:?}");
+        None
+    }
+
+    /// Writes to a device, unless the daemon has ended the session.
+    pub fn try_write(&mut self, device: &Addr, data: &[u8]) {
+        let _ = self.socket.send(Message::binary(message::write(device, data)));
+    }
+
+    /// Ends the connection without a word.
+    pub fn hang_up(&mut self) {
+        let _ = self.socket.get_ref().tcp().shutdown(std::net::Shutdown::Both);
     }
 
     /// The next event, which has to be OPENED.

@@ -1,11 +1,11 @@
 //! HTTP/1.1 by hand, so that a scenario says to the byte what goes out and sees to the byte what comes back.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use socket2::{Domain, Socket, Type};
 
-use super::PATIENCE;
+use super::{PATIENCE, read};
 use std::time::Duration;
 
 /// An answer: its head and its whole body.
@@ -128,7 +128,7 @@ impl Connection {
 
     /// Fails unless the daemon ends the connection, with nothing more said.
     pub fn ends(mut self) {
-        let size = match self.stream.read(&mut [0; 1024]) {
+        let size = match read(&mut self.stream, &mut [0; 1024]) {
             Ok(size) => size,
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => 0,
             Err(error) => panic!("the connection does not end: {error}"),
@@ -156,7 +156,7 @@ impl Connection {
 
     fn fill(&mut self) -> usize {
         let mut buffer = [0; 16 * 1024];
-        let size = self.stream.read(&mut buffer).unwrap_or_else(|error| {
+        let size = read(&mut self.stream, &mut buffer).unwrap_or_else(|error| {
             panic!("no answer: {error}; so far {:?}", String::from_utf8_lossy(&self.pending));
         });
         self.pending.extend_from_slice(&buffer[..size]);

@@ -6,6 +6,7 @@ mod device;
 mod driver;
 mod http;
 mod line;
+mod manager;
 mod message;
 mod metrics;
 mod process;
@@ -17,6 +18,7 @@ pub use daemon::{Daemon, Setup, UPGRADE, join_target};
 pub use device::{Datagrams, Device};
 pub use driver::Driver;
 pub use http::Connection;
+pub use manager::Manager;
 pub use message::{Addr, Event, close, pattern, request, write};
 pub use metrics::Metrics;
 pub use process::{
@@ -25,6 +27,7 @@ pub use process::{
 pub use story::Story;
 pub use wire::{Frame, Opcode, Wire, frame};
 
+use std::io::{self, ErrorKind, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -57,6 +60,16 @@ pub struct Until<'a>(pub &'a AtomicBool);
 impl Drop for Until<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Reads, again where the call was interrupted: as when the whole machine was paused.
+pub fn read(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
     }
 }
 

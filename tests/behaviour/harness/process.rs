@@ -136,7 +136,7 @@ fn read_all(mut source: impl Read + Send + 'static) -> JoinHandle<String> {
     })
 }
 
-/// Takes away every variable that the daemon reads; secrets are looked for where there are none.
+/// Takes away every variable that the daemon reads; secrets and settings are looked for where there are none.
 pub fn clear_environment(command: &mut Command) {
     for name in [
         "SG_SERVER_HOST",
@@ -149,10 +149,17 @@ pub fn clear_environment(command: &mut Command) {
         "SERVER_SECRET",
         "PLACE_SERVER_SECRET_NEXT",
         "SERVER_SECRET_NEXT",
+        "NOTIFY_SOCKET",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "LISTEN_FDNAMES",
+        "DISPATCH_CONFIG",
     ] {
         command.env_remove(name);
     }
-    command.env("SECRETS_PATH", "/nonexistent");
+    command.env("SECRETS_PATH", "/nonexistent").env("CONFIGURATION_DIRECTORY", "/nonexistent");
 }
 
 /// The binary where every user may run it, wherever the build stands; gone with the value.

@@ -1,13 +1,13 @@
 //! A driver's websocket at the level of frames, so that a scenario can send what no library would and see each frame alone.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
-use super::PATIENCE;
 use super::message::Event;
+use super::{PATIENCE, read};
 
 /// The opcodes of RFC 6455, section 5.2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,7 +156,7 @@ impl Wire {
         self.pending.drain(..self.taken);
         self.taken = 0;
         let mut buffer = [0; 64 * 1024];
-        match self.stream.read(&mut buffer)? {
+        match read(&mut self.stream, &mut buffer)? {
             0 => Err(ErrorKind::UnexpectedEof.into()),
             size => {
                 self.pending.extend_from_slice(&buffer[..size]);

@@ -2,31 +2,31 @@
 //!
 //! **Invariants.** A family's socket is open exactly while a joined driver accepts a source of it. TCP ids count up from
 //! 0 and are used once. Dropping a port stops its sockets.
-//! **Not here.** Which ports there are (`shard`), what a device does (`device`) and how datagrams travel (`udp`).
+//! **Not here.** Which ports there are (`shard`), who is let in (`admission`), what a device does (`device`) and how datagrams travel (`udp`).
+
+mod admission;
 
 use crate::policy::budget::Reservation;
 use crate::policy::counts::{Count, PortCount};
-use crate::policy::ending::{DeviceEnd, DeviceRefusal, JoinRefusal};
+use crate::policy::ending::{DeviceEnd, JoinRefusal};
 use crate::policy::port_id::{PortId, Transport};
-use crate::policy::refusals::Refused;
 use crate::policy::roster::{Audience, Roster, SessionId};
 use crate::policy::sources::{Family, Sources};
 use crate::protocol::message::{DeviceAddr, DeviceName, IpText, ToDriver};
-use crate::protocol::tapped::TapEvent;
 use crate::shard::commands::{Action, Commands};
-use crate::shard::device::{self, Device, Entering};
+use crate::shard::device::Device;
+use crate::shard::handover::{Handed, Held, Place};
 use crate::shard::ledger::Ledger;
 use crate::shard::outbox::{Appended, Subscription};
 use crate::shard::resources::Resources;
-use crate::shard::ring::{self, Datagrams, Listener, Stream};
+use crate::shard::ring::{self, Datagrams, Listener};
 use crate::shard::taps::Done;
-use crate::shard::tls::{Identity, Secured};
+use crate::shard::tls::Identity;
 use crate::shard::{accept, sockets, udp};
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::io;
 use std::rc::{Rc, Weak};
-use tokio::sync::OwnedSemaphorePermit;
 
 /// One open port.
 pub struct Port {
@@ -118,15 +118,16 @@ impl Port {
         }
     }
 
-    /// Opens the sockets that `sources` need and that are not open.
+    /// Opens the sockets that `sources` need and that are not open; those that are held are taken.
     ///
     /// # Errors
     /// Why they cannot be opened; then none of them is. A host that lacks one of two families is no error.
-    pub fn open_sockets(self: &Rc<Self>, sources: &Sources) -> Result<(), JoinRefusal> {
+    pub fn open_sockets(self: &Rc<Self>, sources: &Sources, held: &Held) -> Result<(), JoinRefusal> {
         let mut opened = Vec::new();
         let mut served = false;
-        for family in Family::ALL.into_iter().filter(|&family| sources.has(family)) {
-            if self.sockets.borrow().iter().any(|(open, _)| *open == family) {
+        let families = || Family::ALL.into_iter().filter(|&family| sources.has(family));
+        for family in families() {
+            if held.has(self.id(), family) || self.sockets.borrow().iter().any(|(open, _)| *open == family) {
                 served = true;
                 continue;
             }
@@ -138,6 +139,9 @@ impl Port {
         }
         if opened.is_empty() && !served {
             return Err(JoinRefusal::NoFamily);
+        }
+        for family in families() {
+            opened.extend(held.take(self.id(), family).into_iter().map(|socket| (family, socket)));
         }
         for (family, socket) in opened {
             let socket = match self.id().transport {
@@ -183,6 +187,44 @@ impl Port {
     /// Lets no new device in. A socket for datagrams stays for what drivers have sent.
     pub fn stop_accepting(&self) {
         self.stop_sockets(|_| self.id().transport == Transport::Tcp);
+    }
+
+    /// Lets no new device in until it is resumed; those that connect wait in the kernel's queue.
+    pub fn pause_accepting(&self) {
+        self.listeners().iter().for_each(|listener| listener.pause());
+    }
+
+    /// Lets devices in again.
+    pub fn resume_accepting(&self) {
+        self.listeners().iter().for_each(|listener| listener.resume());
+    }
+
+    /// Whether a device may be let in at any moment.
+    pub fn is_accepting(&self) -> bool {
+        self.listeners().iter().any(|listener| listener.is_accepting())
+    }
+
+    /// Its sockets once more, to be handed over.
+    ///
+    /// # Errors
+    /// That there is no descriptor left.
+    pub fn duplicates(&self) -> io::Result<Vec<Handed>> {
+        let duplicate = |(family, socket): &(Family, PortSocket)| {
+            let socket = match socket {
+                PortSocket::Listener(listener) => listener.duplicate()?,
+                PortSocket::Datagrams(datagrams) => datagrams.duplicate()?,
+            };
+            Ok(Handed { place: Place::Port(self.id(), *family), socket })
+        };
+        self.sockets.borrow().iter().map(duplicate).collect()
+    }
+
+    fn listeners(&self) -> Vec<Rc<Listener>> {
+        let listener = |(_, socket): &(Family, PortSocket)| match socket {
+            PortSocket::Listener(listener) => Some(listener.clone()),
+            PortSocket::Datagrams(_) => None,
+        };
+        self.sockets.borrow().iter().filter_map(listener).collect()
     }
 
     /// Stops what is left and ends every device; when all have ended, the sessions are let go.
@@ -278,9 +320,9 @@ impl Port {
         taps.tell_done(counts, self.id(), device, module, done);
     }
 
-    /// Lets the device go that holds most of a session's credit, unless what the session waits for has come back
-    /// meanwhile. All that it has paid is here: its commands came before.
-    pub fn let_go(&self, session: SessionId, wanted_bytes: usize) {
+    /// Lets the device go that holds most of a session's credit, of `window_bytes` in all, unless what the session waits
+    /// for has come back meanwhile. All that it has paid is here: its commands came before.
+    pub fn let_go(&self, session: SessionId, wanted_bytes: usize, window_bytes: usize) {
         let devices = self.devices.borrow();
         let holding: Vec<(usize, &Rc<Device>)> = devices
             .values()
@@ -288,7 +330,7 @@ impl Port {
             .filter(|(credit_bytes, _)| *credit_bytes > 0)
             .collect();
         let held_bytes: usize = holding.iter().map(|(credit_bytes, _)| credit_bytes).sum();
-        if held_bytes + wanted_bytes <= self.resources().limits().write_window_bytes_max {
+        if held_bytes + wanted_bytes <= window_bytes {
             return;
         }
         if let Some((credit_bytes, device)) = holding.into_iter().max_by_key(|(credit_bytes, _)| *credit_bytes) {
@@ -299,94 +341,6 @@ impl Port {
             self.resources().counts.one(Count::DevicesStalled);
             device.abort(DeviceEnd::Stalled);
         }
-    }
-
-    /// Lets a device in, if a driver accepts its source and the port has room; with TLS after its handshake.
-    pub fn admit(self: &Rc<Self>, stream: Stream, remote: SocketAddr, slot: OwnedSemaphorePermit) {
-        if !self.has_room_for(remote.ip()) {
-            return;
-        }
-        let options =
-            stream.set_nodelay().and_then(|()| stream.set_keepalive(self.resources().limits().device_keepalive));
-        if let Err(error) = options {
-            // The connection is dead already; the first receive says how.
-            tracing::debug!(port = %self.id(), remote_ip = %remote.ip(), %error, "socket options were not taken");
-        }
-        match &self.ledger.secured {
-            None => self.let_in(stream, remote, slot, None),
-            Some(secured) => {
-                let entering = Entering { stream, remote, slot };
-                ring::spawn(device::shake_hands(Rc::downgrade(self), secured.clone(), entering));
-            }
-        }
-    }
-
-    /// Lets a device in whose handshake is over, if that still holds.
-    pub fn admit_secured(self: &Rc<Self>, entering: Entering, secured: Secured) {
-        let Entering { stream, remote, slot } = entering;
-        if self.has_room_for(remote.ip()) {
-            self.let_in(stream, remote, slot, Some(secured));
-        }
-    }
-
-    /// Whether a driver accepts this source and the port has room; counted where not.
-    fn has_room_for(&self, source: IpAddr) -> bool {
-        if self.roster.borrow().accepting(source).next().is_none() {
-            self.ledger.refused(Count::DevicesRefusedSource);
-            self.refuse(source, DeviceRefusal::Source);
-            return false;
-        }
-        if self.devices.borrow().len() >= self.resources().limits().devices_per_port_max {
-            self.ledger.refused(Count::DevicesRefusedLimit);
-            self.refuse(source, DeviceRefusal::Limit);
-            return false;
-        }
-        true
-    }
-
-    fn let_in(
-        self: &Rc<Self>,
-        stream: Stream,
-        remote: SocketAddr,
-        slot: OwnedSemaphorePermit,
-        secured: Option<Secured>,
-    ) {
-        let source = remote.ip();
-        let counts = &self.resources().counts;
-        // Not before: an audience is released by its device.
-        let Some(audience) = self.roster.borrow_mut().audience(source) else { return };
-        let id = self.next_device.get();
-        self.next_device.set(id + 1);
-        let device = Device::new(id, stream, remote.port(), audience.clone(), self, self.ledger(), slot);
-        let first = secured.map(|secured| device.secure(secured)).unwrap_or_default();
-        self.devices.borrow_mut().insert(id, device.clone());
-        self.unannounced.set(self.unannounced.get() + 1);
-        counts.one(Count::DevicesOpened);
-        tracing::debug!(port = %self.id(), remote_ip = %source, device = id, "device opened");
-        device.tap(|device| TapEvent::Opened { device });
-        let opened = ToDriver::Opened { device: device.name() };
-        let mut unopened = Vec::new();
-        for (_, subscription) in audience.subscribers().iter() {
-            match subscription.try_append(&opened) {
-                Appended::Yes => counts.one(Count::MessagesToDrivers),
-                Appended::Full => unopened.push(subscription.clone()),
-                Appended::Closed => {}
-            }
-        }
-        if unopened.is_empty() && first.is_empty() {
-            ring::spawn(device::serve(device));
-        } else {
-            ring::spawn(device::serve_late(device, unopened, first));
-        }
-    }
-
-    fn refuse(&self, remote_ip: IpAddr, refusal: DeviceRefusal) {
-        self.resources().refused(Refused::Device, remote_ip, Some(self.id()), refusal.name());
-        let PortId { transport, number } = self.id();
-        tracing::debug!(
-            server_protocol = transport.name(), server_port = number.get(), %remote_ip, reason = refusal.name(),
-            "device refused"
-        );
     }
 
     /// A device is gone that held this audience.

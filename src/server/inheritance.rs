@@ -1,0 +1,127 @@
+//! What this daemon starts with: the sockets of the one that runs, those that the service manager hands over, or its own.
+//!
+//! **Invariants.** The daemon that runs goes on as if nothing had happened until this one has started whole.
+//! **Not here.** The way from one daemon to the next (`takeover`), and from the service manager (`service::handed`).
+
+use super::{Event, RESTART_WAIT, StartError, pause};
+use crate::config::{Config, Switch};
+use crate::service::Service;
+use crate::service::handed::{self, Inherited};
+use crate::shard::accept::Entrance;
+use crate::shard::mailbox::Peers;
+use crate::shard::sockets;
+use crate::shard::vitals::Vitals;
+use crate::takeover::{self, Meeting, Taken, TakeoverError};
+use socket2::Socket;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Instant;
+use tokio::sync::mpsc;
+
+/// The sockets of those before, and who they were.
+pub(super) struct Inheritance {
+    sockets: Inherited,
+    /// The daemon that is taken over.
+    taken: Option<Taken>,
+    /// Whether the service manager had them.
+    was_stored: bool,
+    /// Where the next daemon finds this one.
+    meeting: Option<Meeting>,
+}
+
+impl Inheritance {
+    /// Takes what there is.
+    pub(super) fn take(config: &Config) -> Result<Self, StartError> {
+        let handed = handed::inherited(config.tls.as_ref().map(|tls| tls.address.port()))?;
+        let (Switch::On, Some(path)) = (config.upgrades.takeover, &config.upgrades.socket) else {
+            let was_stored = !(handed.api.is_empty() && handed.tls.is_empty() && handed.ports.is_empty());
+            return Ok(Inheritance { sockets: handed, taken: None, was_stored, meeting: None });
+        };
+        let mut taken = takeover::take(path)?;
+        let sockets = std::mem::take(&mut taken.sockets);
+        Ok(Inheritance { sockets, taken: Some(taken), was_stored: false, meeting: None })
+    }
+
+    /// The API's listeners, of each shard: those that were inherited, else our own. Where the first are, is where the API
+    /// is, whatever the settings say.
+    pub(super) fn api_listeners(&mut self, config: &mut Config) -> Result<Vec<Vec<(Socket, Entrance)>>, StartError> {
+        let (plain, tls) = (std::mem::take(&mut self.sockets.api), std::mem::take(&mut self.sockets.tls));
+        let mut listeners: Vec<Vec<(Socket, Entrance)>> = (0..config.shards).map(|_| Vec::new()).collect();
+        let mut add = |sockets: Vec<Vec<Socket>>, entrance| {
+            for (own, sockets) in listeners.iter_mut().zip(sockets) {
+                own.extend(sockets.into_iter().map(|socket| (socket, entrance)));
+            }
+        };
+        let (address, sockets) = listen(plain, config.api_address, config, "--host, --port")?;
+        add(sockets, Entrance::Plain);
+        (config.api_address, config.access.api_port) = (address, address.port());
+        if let Some(address) = config.tls.as_ref().map(|tls| tls.address) {
+            let (address, sockets) = listen(tls, address, config, "--tls-host, --tls-port")?;
+            add(sockets, Entrance::Tls);
+            config.tls.iter_mut().for_each(|tls| tls.address = address);
+            config.access.api_tls_port = Some(address.port());
+        }
+        Ok(listeners)
+    }
+
+    /// Makes the place where the next daemon finds this one, or takes over the one that is there.
+    pub(super) fn make_meeting(&mut self, config: &Config) -> Result<(), StartError> {
+        let Some(path) = &config.upgrades.socket else { return Ok(()) };
+        self.meeting = match &mut self.taken {
+            Some(taken) => taken.meeting.take().map(Meeting::of),
+            None => Some(Meeting::make(path)?),
+        };
+        Ok(())
+    }
+
+    /// Gives the shards the sockets of device ports.
+    pub(super) async fn give_ports(&mut self, peers: &Peers) {
+        peers.inherit(std::mem::take(&mut self.sockets.ports)).await;
+    }
+
+    /// Every shard has started: those before are let go, and the next daemon may come.
+    pub(super) async fn settle(
+        self,
+        peers: &Peers,
+        vitals: &Vitals,
+        service: &Service,
+        events: &mpsc::Sender<Event>,
+    ) -> Result<(), StartError> {
+        match self.taken {
+            Some(taken) => taken.finish(peers).await?,
+            None => peers.resume().await,
+        }
+        if self.was_stored {
+            service.unstore();
+        }
+        let Some(meeting) = self.meeting else { return Ok(()) };
+        let (peers, vitals, events) = (peers.clone(), vitals.clone(), events.clone());
+        let taken_over = move || drop(events.blocking_send(Event::TakenOver));
+        let serve = move || takeover::serve(&meeting, &peers, &vitals, taken_over);
+        std::thread::Builder::new().name("takeover".into()).spawn(serve).map(drop).map_err(StartError::Thread)
+    }
+}
+
+/// The listeners of one address, of each shard: those that were inherited, which may be at another, else our own. Waits a
+/// while for an address in use: a daemon that was killed leaves it so until the kernel has taken its ring apart.
+fn listen(
+    inherited: Vec<Socket>,
+    address: SocketAddr,
+    config: &Config,
+    settings: &'static str,
+) -> Result<(SocketAddr, Vec<Vec<Socket>>), StartError> {
+    let (shards, socket_bytes) = (config.shards, config.limits.socket_bytes);
+    if let Some(first) = inherited.first() {
+        let address = handed::listening_on(first).ok_or(TakeoverError::Socket)?;
+        let dealt = sockets::deal_api(&inherited, shards, socket_bytes);
+        return Ok((address, dealt.map_err(|error| StartError::Listen { settings, address, error })?));
+    }
+    let until = Instant::now() + RESTART_WAIT;
+    loop {
+        match sockets::open_api(address, shards, socket_bytes) {
+            Ok(listeners) => return Ok((address, listeners.into_iter().map(|listener| vec![listener]).collect())),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => pause(),
+            Err(error) => return Err(StartError::Listen { settings, address, error }),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Proves that a shard whose loop does not turn is noticed: the watchdog is not fed, and the others say who is silent.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::ptrace;
+use nix::unistd::Pid;
+
+use crate::harness::{BASES, Daemon, Manager, Setup, eventually};
+
+scenarios! {
+    a_shard_that_does_not_turn_starves_the_watchdog,
+}
+
+/// The watchdog's time; it is fed once a second, or as soon as every shard has told a beat.
+const WATCHDOG: Duration = Duration::from_secs(3);
+
+/// A thread that stands still until this goes. Belongs to the thread that has made it.
+struct Standstill(Pid);
+
+impl Standstill {
+    /// Stops the daemon's thread of this name; `None` where tracing is not allowed.
+    fn of(daemon: &Daemon, name: &str) -> Option<Self> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
+        let is_named =
+            |id: &i32| std::fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|found| found.trim() == name);
+        let mut ids = tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok());
+        let thread = Pid::from_raw(ids.find(is_named).expect("the shard's thread"));
+        match ptrace::seize(thread, ptrace::Options::empty()) {
+            Err(Errno::EPERM | Errno::EACCES | Errno::ENOSYS) => return None,
+            seized => seized.unwrap(),
+        }
+        let standstill = Self(thread);
+        ptrace::interrupt(thread).unwrap();
+        eventually("the thread stands still", || {
+            let stat = std::fs::read_to_string(format!("/proc/{thread}/stat")).unwrap();
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('t')).then_some(())
+        });
+        Some(standstill)
+    }
+}
+
+impl Drop for Standstill {
+    fn drop(&mut self) {
+        // A thread that is gone meanwhile needs nothing.
+        let _ = ptrace::detach(self.0, None);
+    }
+}
+
+/// What a shard that lives says of readiness; `None` where the one that was asked says nothing.
+fn readiness(api: SocketAddr) -> Option<String> {
+    let mut stream = TcpStream::connect(api).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    write!(stream, "GET {}/readyz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n", BASES[1]).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok().map(|_| answer)
+}
+
+fn is_fed(manager: &Manager) -> bool {
+    manager.notice_within(2 * WATCHDOG).is_some_and(|notice| notice == "WATCHDOG=1\n")
+}
+
+fn a_shard_that_does_not_turn_starves_the_watchdog(shards: usize) {
+    let manager = Manager::new();
+    let time_us = WATCHDOG.as_micros().to_string();
+    let daemon = manager.watch(Setup::new(shards).variable("WATCHDOG_USEC", &time_us)).start();
+    manager.until("READY=1");
+    assert!(is_fed(&manager));
+    let last = shards - 1;
+    let Some(standstill) = Standstill::of(&daemon, &format!("shard-{last}")) else {
+        eprintln!("SKIPPED: threads cannot be traced here");
+        return;
+    };
+    daemon.until_logged("shards do not turn: the watchdog is not fed");
+    if shards > 1 {
+        let said = eventually("the shards that live say who is silent", || {
+            readiness(daemon.api()).filter(|answer| answer.starts_with("HTTP/1.1 503 "))
+        });
+        assert!(said.ends_with(&format!(r#"{{"error":"no answer from the shards [{last}]"}}"#)), "{said}");
+    }
+    // What was told before it stood still may come yet.
+    while manager.notice_within(Duration::from_millis(1)).is_some() {}
+    assert!(!is_fed(&manager), "fed for a shard that stands still");
+    drop(standstill);
+    assert!(is_fed(&manager), "all shards turn");
+    eventually("it is ready", || readiness(daemon.api()).filter(|answer| answer.starts_with("HTTP/1.1 200 ")));
+}
