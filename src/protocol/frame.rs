@@ -4,12 +4,14 @@
 //! exactly what `append` appends; a walk gives the same result however its bytes are split.
 //! **Not here.** Unmasking and assembling what a driver sends (`edge::websocket`, by tungstenite).
 
-use super::message::Encode;
+use super::message::{Encode, HEAD_BYTES_MAX};
 
 const FIN_BINARY: u8 = 0x82;
 const PAYLOAD_16_BIT: u8 = 126;
 const PAYLOAD_64_BIT: u8 = 127;
 
+/// The most that stands before a message's data in a frame to a driver.
+pub const OVERHEAD_BYTES_MAX: usize = 10 + HEAD_BYTES_MAX;
 /// The longest head of a frame from a driver: with a mask.
 const MASKED_HEAD_BYTES_MAX: usize = 14;
 

@@ -25,6 +25,8 @@ const CLOSE: u8 = 4;
 const IP_TEXT_BYTES_MAX: usize = 39;
 /// Type, the zero after the address, id or port, and data size.
 const FIXED_BYTES: usize = 1 + 1 + 8 + 4;
+/// The most that stands before a message's data.
+pub const HEAD_BYTES_MAX: usize = FIXED_BYTES + IP_TEXT_BYTES_MAX;
 
 /// The canonical text of a device's address, made once for each source and copied into every message.
 ///

@@ -120,6 +120,8 @@ pub struct Subscription {
     turn: Semaphore,
     room: Notify,
     waiting: Cell<usize>,
+    /// Whether the one whose turn it is has found no room.
+    wants_room: Cell<bool>,
     phase: Cell<Phase>,
     /// Ids of devices that the session has not been told of: from, below.
     strangers: Cell<(u64, u64)>,
@@ -160,6 +162,7 @@ impl Subscription {
             turn: Semaphore::new(1),
             room: Notify::new(),
             waiting: Cell::new(0),
+            wants_room: Cell::new(false),
             phase: Cell::new(Phase::Open),
             strangers: Cell::new((0, 0)),
             met: Notify::new(),
@@ -212,11 +215,18 @@ impl Subscription {
             match make() {
                 None => break false,
                 Some(message) if self.put(&message) => break true,
-                Some(_) => self.room.notified().await,
+                Some(_) => {
+                    self.wants_room.set(true);
+                    self.flush_due.notify_one();
+                    self.room.notified().await;
+                    self.wants_room.set(false);
+                }
             }
         };
         drop(turn);
         self.waiting.set(self.waiting.get() - 1);
+        // The flusher has waited for this.
+        self.flush_due.notify_one();
         appended
     }
 
@@ -272,6 +282,11 @@ impl Subscription {
         }
     }
 
+    /// Whether someone is about to append, or to find that there is no room.
+    fn is_being_filled(&self) -> bool {
+        self.phase.get() == Phase::Open && self.waiting.get() > 0 && !self.wants_room.get()
+    }
+
     /// Whether someone waits for room, or to be introduced.
     pub fn is_waited_for(&self) -> bool {
         self.waiting.get() > 0 || !self.strangers().is_empty()
@@ -280,6 +295,14 @@ impl Subscription {
     /// Whether the session has left or was let go.
     pub fn is_closed(&self) -> bool {
         self.phase.get() != Phase::Open
+    }
+
+    /// Whether a message with so much data is appended without waiting.
+    pub fn has_room(&self, data_bytes: usize) -> bool {
+        let framed_bytes = data_bytes + frame::OVERHEAD_BYTES_MAX;
+        self.phase.get() == Phase::Open
+            && self.waiting.get() == 0
+            && self.open_bytes() + framed_bytes <= self.chunk_bytes_max
     }
 
     fn put(&self, message: &impl Encode) -> bool {
@@ -331,6 +354,10 @@ impl Flusher {
                 biased;
                 () = subscription.flush_due.notified() => {}
                 () = self.chunks.closed() => break Served::Left,
+            }
+            // A chunk leaves full where those who wait can fill it.
+            if subscription.is_being_filled() {
+                continue;
             }
             // The place in the channel first: the chunk grows while there is none.
             let Ok(place) = self.chunks.reserve().await else { break Served::Left };
@@ -393,10 +420,13 @@ mod tests {
                 let subscription = subscription.clone();
                 tokio::task::spawn_local(async move { assert!(subscription.append(&received(&[id; 100])).await) });
             }
+            let framed_bytes = frame::framed_len(&received(&[0; 100]));
             let mut bytes = Vec::new();
-            while bytes.len() < 100 * frame::framed_len(&received(&[0; 100])) {
+            while bytes.len() < 100 * framed_bytes {
                 let chunk = inbox.next().await.unwrap();
                 assert!(chunk.capacity() <= BOUND / CHUNKS);
+                let is_last = bytes.len() + chunk.len() == 100 * framed_bytes;
+                assert!(is_last || chunk.len() + framed_bytes > BOUND / CHUNKS, "a chunk leaves full");
                 bytes.extend(chunk);
             }
             let ids: Vec<u8> = bytes.chunks(frame::framed_len(&received(&[0; 100]))).map(|f| f[f.len() - 1]).collect();

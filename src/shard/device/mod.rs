@@ -25,13 +25,17 @@ use crate::shard::ledger::Ledger;
 use crate::shard::outbox::{Appended, Subscription};
 use crate::shard::port::Port;
 use crate::shard::resources::Resources;
-use crate::shard::ring::{Buffer, Receipt, Stream};
+use crate::shard::ring::{Receipt, Stream};
 use crate::shard::slots::Slot;
 use crate::shard::tls::Secured;
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::rc::{Rc, Weak};
 use writing::FlushFor;
+
+/// Reads without the ring before the others of the shard have their turn.
+const READS_ON_MAX: usize = 4;
 
 /// One connected device.
 pub struct Device {
@@ -228,43 +232,74 @@ impl Device {
 
     /// Hands what the device sends to its drivers until it has ended.
     async fn read(&self) -> DeviceEnd {
+        let pool = &self.resources().pool;
         loop {
-            match self.stream.receive(&self.resources().pool).await {
+            let end = match self.stream.receive(pool).await {
                 Ok(Receipt::Data(data)) => {
-                    let (waiting, end) = self.deliver(data);
-                    // What is rare is boxed, here and in `serve`: an idle device is its reading alone.
-                    if let Some((data, waiting)) = waiting {
-                        Box::pin(self.deliver_waiting(data, waiting)).await;
-                    }
-                    if let Some(end) = end {
-                        return self.ending.get().unwrap_or(end);
+                    let is_full = data.len() == pool.buffer_bytes();
+                    let (waiting, end) = self.open(&data);
+                    // The buffer goes back before a wait: a slow driver must not keep the shard's buffers from others.
+                    drop(data);
+                    match waiting {
+                        // What is rare is boxed, here and in `serve`: an idle device is its reading alone.
+                        Some((data, waiting)) => {
+                            Box::pin(self.deliver_waiting(data, waiting)).await;
+                            end
+                        }
+                        // What is sealed may be more than was read, and find no room.
+                        None if is_full && self.ledger.secured.is_none() => self.read_on(),
+                        None => end,
                     }
                 }
-                Ok(Receipt::End) => return self.ending.get().unwrap_or(DeviceEnd::DeviceClosed),
-                Ok(Receipt::Interrupted) => {
-                    if let (Some(why), true) = (self.ending.get(), self.is_flushed()) {
-                        return why;
-                    }
-                }
-                Err(error) => return self.ending.get().unwrap_or(DeviceEnd::from_io(&error)),
+                Ok(Receipt::End) => Some(DeviceEnd::DeviceClosed),
+                Ok(Receipt::Interrupted) => self.ending.get().filter(|_| self.is_flushed()),
+                Err(error) => Some(DeviceEnd::from_io(&error)),
+            };
+            if let Some(end) = end {
+                return self.ending.get().unwrap_or(end);
             }
         }
     }
 
-    /// Hands the bytes to its drivers, opened where they are sealed. Where some have no room, the bytes and who waits for
-    /// them come back; and how the device ends behind them.
-    fn deliver(&self, data: Buffer) -> (Option<Waiting>, Option<DeviceEnd>) {
-        let Some(secured) = &self.ledger.secured else { return (self.hand_out(&data), None) };
-        match secured.open(self.id, &data) {
-            Ok(opened) => (self.hand_out(&opened.data), opened.has_ended.then_some(DeviceEnd::DeviceClosed)),
+    /// Hands the bytes to its drivers, opened where they are sealed. Where some have no room, a copy of the bytes comes back
+    /// and who waits for them; and how the device ends behind them.
+    fn open(&self, data: &[u8]) -> (Option<Waiting>, Option<DeviceEnd>) {
+        let Some(secured) = &self.ledger.secured else { return (self.deliver(data), None) };
+        match secured.open(self.id, data) {
+            Ok(opened) => {
+                let waiting = if opened.data.is_empty() { None } else { self.deliver(&opened.data) };
+                (waiting, opened.has_ended.then_some(DeviceEnd::DeviceClosed))
+            }
             Err(error) => (None, Some(DeviceEnd::from_io(&error))),
         }
     }
 
-    fn hand_out(&self, data: &[u8]) -> Option<Waiting> {
-        if data.is_empty() {
-            return None;
+    /// Reads on without the ring, where a receive was full: what comes in bulk goes in larger messages, as long as its
+    /// drivers have room for them.
+    fn read_on(&self) -> Option<DeviceEnd> {
+        let mut bytes = self.resources().scratch.borrow_mut();
+        for _ in 0..READS_ON_MAX {
+            if !self.audience.subscribers().iter().all(|(_, s)| s.knows(self.id) && s.has_room(bytes.len())) {
+                break;
+            }
+            match self.stream.receive_now(&mut bytes) {
+                Ok(0) => return Some(DeviceEnd::DeviceClosed),
+                Ok(count) => {
+                    let waiting = self.deliver(&bytes[..count]);
+                    debug_assert!(waiting.is_none(), "there was room");
+                    if count < bytes.len() {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Some(DeviceEnd::from_io(&error)),
+            }
         }
+        None
+    }
+
+    /// Hands the bytes to its drivers. Where some have no room, a copy of the bytes comes back and who waits for them.
+    fn deliver(&self, data: &[u8]) -> Option<Waiting> {
         let counts = &self.resources().counts;
         self.received(data.len() as u64);
         self.tap(|device| TapEvent::Received { device, data });
@@ -281,7 +316,6 @@ impl Device {
             return None;
         }
         self.ledger.waited();
-        // The buffer goes back before the wait: a slow driver must not keep the shard's buffers from others.
         Some((data.to_vec(), waiting))
     }
 
@@ -351,7 +385,9 @@ pub async fn serve(device: Rc<Device>) {
 pub async fn serve_late(device: Rc<Device>, unopened: Vec<Rc<Subscription>>, first: Vec<u8>) {
     let leaving = Leaving { device, announced: false };
     leaving.device.tell_opened(unopened).await;
-    if let Some((data, waiting)) = leaving.device.hand_out(&first) {
+    if !first.is_empty()
+        && let Some((data, waiting)) = leaving.device.deliver(&first)
+    {
         leaving.device.deliver_waiting(data, waiting).await;
     }
     let end = leaving.device.read().await;
