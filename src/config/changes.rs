@@ -87,12 +87,16 @@ fn take_over(mine: &mut Config, newer: Config) {
         log_filter,
         secrets,
         access,
+        device_rules,
+        balancers,
         observation,
         limits,
     } = newer;
     let Limits { receive_buffers, receive_buffer_bytes, ring_entries, .. } = mine.limits;
     mine.limits = Limits { receive_buffers, receive_buffer_bytes, ring_entries, ..limits };
     mine.access = Access { api_port: mine.access.api_port, ..access };
+    mine.device_rules = device_rules;
+    mine.balancers = balancers;
     mine.log_filter = log_filter;
     mine.secrets = secrets;
     mine.observation = observation;

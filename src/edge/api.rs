@@ -11,9 +11,14 @@ use crate::edge::page;
 use crate::edge::reports::{self, Report};
 use crate::edge::routes::{self, Endpoint};
 use crate::edge::tap::TapRequest;
+use crate::policy::counts::Count;
+use crate::policy::refusals;
 use crate::policy::token;
+use crate::protocol::forwarded;
 use crate::protocol::http::{Answer, Body, Connection, HeadError, RequestHead};
+use crate::protocol::proxy_header::ProxyFault;
 use crate::shard::accept;
+use crate::shard::proxied;
 use crate::shard::resources::Resources;
 use crate::shard::ring::{self, Listener, Receipt, Sent, Stream, Timer};
 use bytes::Bytes;
@@ -51,6 +56,8 @@ struct Turn {
     asked: Asked,
     head_bytes: usize,
     request_id: String,
+    /// The remote's address for the log.
+    told_ip: IpAddr,
     connection: Connection,
     body: Body,
     /// The route's name in metrics.
@@ -77,16 +84,19 @@ impl Api {
     }
 
     /// Answers the requests of one connection in turn.
-    async fn converse(self: Rc<Self>, stream: Stream, remote: SocketAddr, newcomer: Newcomer) {
-        let remote_ip = remote.ip();
+    async fn converse(self: Rc<Self>, stream: Stream, peer: SocketAddr, newcomer: Newcomer) {
         if stream.set_nodelay().is_err() {
             return;
         }
         let mut waiting = Some(self.handshakes.begin(&stream));
         let mut newcomer = Some(newcomer);
         let mut bytes = Vec::new();
+        let remote = match proxied::remote_of(&stream, &self.resources, peer, &mut bytes).await {
+            Ok(remote) => remote,
+            Err(fault) => return self.refuse_balancer(peer.ip(), fault),
+        };
         let ending = loop {
-            let turn = match self.next_request(&stream, remote_ip, &mut bytes, waiting.as_mut()).await {
+            let turn = match self.next_request(&stream, remote.ip(), &mut bytes, waiting.as_mut()).await {
                 Ok(turn) => turn,
                 Err(NoHead::Gone) => return,
                 Err(NoHead::Refused(answer)) => {
@@ -96,14 +106,14 @@ impl Api {
                 }
             };
             bytes.drain(..turn.head_bytes);
-            let Turn { asked, request_id, connection, body, route, began_at, .. } = turn;
+            let Turn { asked, request_id, told_ip, connection, body, route, began_at, .. } = turn;
             let answer = match asked {
                 Asked::Answer(answer) => answer,
                 Asked::Report(report) => report.answer(&self.resources, &request_id).await,
                 Asked::Session(request) => {
                     // It is a session's from here on, or else answered at once.
                     waiting = None;
-                    match self.joins.admit(request, remote, &request_id).await {
+                    match self.joins.admit(request, remote, told_ip, &request_id).await {
                         Ok(ready) => {
                             let sent = self.send(&stream, ready.upgrade(&request_id)).await;
                             self.resources.answered(route, began_at.elapsed());
@@ -117,7 +127,7 @@ impl Api {
                     }
                 }
             };
-            tracing::debug!(%remote_ip, request_id, status = answer.status, "answered");
+            tracing::debug!(remote_ip = %told_ip, request_id, status = answer.status, "answered");
             let mut out = Vec::new();
             answer.write(&mut out, &request_id, connection, body);
             if connection == Connection::Close {
@@ -137,6 +147,13 @@ impl Api {
             let limits = self.resources.limits();
             stream.linger(&self.resources.pool, limits.linger_time_max, limits.linger_time_max).await;
         }
+    }
+
+    fn refuse_balancer(&self, balancer: IpAddr, fault: ProxyFault) {
+        self.resources.counts.one(Count::ConnectionsRefusedProxy);
+        self.resources.refused(refusals::Refused::Connection, balancer, None, fault.name());
+        let server_port = self.resources.rules().access.api_port;
+        proxied::tell(&self.resources, fault, balancer, server_port);
     }
 
     /// Sends an answer, for as long as a head may take; a peer that does not read it is let go.
@@ -205,11 +222,13 @@ impl Api {
     async fn turn(&self, head: &RequestHead<'_>, remote_ip: IpAddr, waiting: Option<&mut Handshake>) -> Turn {
         let began_at = Instant::now();
         let request_id = head.request_id().map_or_else(new_request_id, str::to_owned);
+        let told_ip = self.told_ip(head, remote_ip);
         let has_body = head.has_body();
         let asked = if has_body {
             Asked::Answer(error(413, "a request body is not taken"))
         } else {
-            self.route(head, remote_ip, &request_id, waiting).await.unwrap_or_else(Asked::Answer)
+            let caller = Caller { remote_ip, told_ip, request_id: &request_id };
+            self.route(head, caller, waiting).await.unwrap_or_else(Asked::Answer)
         };
         let is_sent_away = matches!(&asked, Asked::Answer(answer) if answer.status == 429);
         let is_last = is_sent_away || self.resources.shared.vitals.is_draining();
@@ -218,11 +237,20 @@ impl Api {
             asked,
             head_bytes: head.head_bytes,
             request_id,
+            told_ip,
             connection: if keeps { Connection::KeepAlive } else { Connection::Close },
             body: if head.method == "HEAD" { Body::Omitted } else { Body::Sent },
             route: routes::find(head.path).map_or("none", |found| found.route.label()),
             began_at,
         }
+    }
+
+    /// The remote's address for the log: where a proxy is believed, the one that it tells.
+    fn told_ip(&self, head: &RequestHead<'_>, remote_ip: IpAddr) -> IpAddr {
+        let rules = self.resources.rules();
+        let forwarding = &rules.balancers.forwarding;
+        let told = forwarding.has(remote_ip).then(|| forwarded::origin(head, |ip| forwarding.has(ip))).flatten();
+        told.unwrap_or(remote_ip)
     }
 
     /// What a request asks for.
@@ -232,8 +260,7 @@ impl Api {
     async fn route(
         &self,
         head: &RequestHead<'_>,
-        remote_ip: IpAddr,
-        request_id: &str,
+        caller: Caller<'_>,
         waiting: Option<&mut Handshake>,
     ) -> Result<Asked, Answer> {
         let found = routes::find(head.path).ok_or_else(|| error(404, "no such route"))?;
@@ -242,23 +269,23 @@ impl Api {
             return Err(Answer { allow: Some(route.methods.text()), ..error(405, "method not allowed") });
         }
         let is_open = route.endpoint == Endpoint::Metrics && self.resources.rules().observation.metrics_open;
+        let mut of_token = None;
         if route.needs_token && !is_open {
             let parameter = head.parameter("bearer_token");
             let presented = token::presented(head.raw_header("authorization"), parameter.as_deref());
-            let caller = Caller { presented, remote_ip, request_id };
-            self.door.let_in(caller, waiting).await.map_err(|refused| match refused {
+            let let_in = self.door.let_in(presented, caller, waiting).await;
+            of_token = Some(let_in.map_err(|refused| match refused {
                 Refused::WrongToken => error(401, "invalid authorisation token"),
                 Refused::TooManyFailed => error(429, "too many failed tokens from this address"),
-            })?;
+            })?);
         }
         match route.endpoint {
             Endpoint::Page => Ok(Asked::Answer(page::answer(head))),
             Endpoint::Health => Ok(Asked::Answer(Answer::json(200, String::new()))),
             Endpoint::Ready => Ok(Asked::Answer(reports::readiness(&self.resources))),
             Endpoint::Version => Ok(Asked::Answer(reports::version())),
-            Endpoint::Join(transport) => {
-                JoinRequest::parse(head, transport).map(|request| Asked::Session(SessionRequest::Join(request)))
-            }
+            Endpoint::Join(transport) => JoinRequest::parse(head, transport, of_token)
+                .map(|request| Asked::Session(SessionRequest::Join(request))),
             Endpoint::Tap => TapRequest::parse(head).map(|request| Asked::Session(SessionRequest::Tap(request))),
             _ => Report::parse(&found, head).map(Asked::Report),
         }

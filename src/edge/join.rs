@@ -6,6 +6,7 @@
 use crate::edge::answers::{error, parameter_error};
 use crate::edge::session::{Joined, Place, Session, session_bytes_max};
 use crate::edge::tap::TapRequest;
+use crate::policy::budget::Budget;
 use crate::policy::ending::JoinRefusal;
 use crate::policy::limits::Limits;
 use crate::policy::listing::port_number;
@@ -19,7 +20,7 @@ use crate::shard::outbox::{self, Inbox};
 use crate::shard::resources::Resources;
 use crate::shard::ring::Stream;
 use std::cell::Cell;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -47,6 +48,8 @@ pub struct JoinRequest {
     sources: Sources,
     websocket_key: String,
     module: Option<Arc<str>>,
+    /// The sessions of its token.
+    of_token: Option<Budget>,
 }
 
 /// The joins of one shard's connections.
@@ -69,7 +72,7 @@ impl Joins {
         Joins { resources, next_session: Cell::new(first) }
     }
 
-    /// Makes a session, which is not told yet.
+    /// Makes a session, which is not told yet. The log shows `told_ip` as its driver's address.
     ///
     /// # Errors
     /// Why it is refused; then nothing is left of it.
@@ -77,16 +80,23 @@ impl Joins {
         &self,
         request: SessionRequest,
         remote: SocketAddr,
+        told_ip: IpAddr,
         request_id: &str,
     ) -> Result<Ready, JoinRefusal> {
         match request {
-            SessionRequest::Join(request) => self.join(request, remote, request_id).await,
-            SessionRequest::Tap(request) => self.tap(request, remote, request_id).await,
+            SessionRequest::Join(request) => self.join(request, remote, told_ip, request_id).await,
+            SessionRequest::Tap(request) => self.tap(request, remote, told_ip, request_id).await,
         }
     }
 
-    async fn join(&self, request: JoinRequest, remote: SocketAddr, request_id: &str) -> Result<Ready, JoinRefusal> {
-        let JoinRequest { port, sources, websocket_key, module } = request;
+    async fn join(
+        &self,
+        request: JoinRequest,
+        remote: SocketAddr,
+        told_ip: IpAddr,
+        request_id: &str,
+    ) -> Result<Ready, JoinRefusal> {
+        let JoinRequest { port, sources, websocket_key, module, of_token } = request;
         let accepted: String = sources.to_string().chars().take(ACCEPTED_CHARS_MAX).collect();
         let accepted: Arc<str> = accepted.into();
         // At error level, so that it is there for lines of every level.
@@ -94,7 +104,7 @@ impl Joins {
             "session",
             server_protocol = port.transport.name(),
             server_port = port.number.get(),
-            remote_ip = %remote.ip(),
+            remote_ip = %told_ip,
             accepted = &*accepted,
             event_source = module.as_deref(),
             request_id
@@ -103,7 +113,7 @@ impl Joins {
         let limits = self.resources.limits();
         let joined: Result<_, JoinRefusal> = async {
             self.resources.rules().access.check(port, &sources)?;
-            let place = Place::take(&self.resources).ok_or(JoinRefusal::TooManySessions)?;
+            let place = Place::take(&self.resources, of_token.as_ref())?;
             let needed = session_bytes_max(&limits) + sources.memory_bytes();
             let memory = shared.session_memory.reserve(needed).ok_or(JoinRefusal::NoMemory)?;
             let id = self.next_session();
@@ -162,11 +172,11 @@ impl Ready {
 }
 
 impl JoinRequest {
-    /// Checks the parameters of a join, and that it is an upgrade.
+    /// Checks the parameters of a join, and that it is an upgrade. It is to be one of the sessions `of_token`.
     ///
     /// # Errors
     /// The answer that refuses it.
-    pub fn parse(head: &RequestHead, transport: Transport) -> Result<JoinRequest, Answer> {
+    pub fn parse(head: &RequestHead, transport: Transport, of_token: Option<Budget>) -> Result<JoinRequest, Answer> {
         let missing = |name| parameter_error(422, "missing parameter", name, "is required");
         let bad = |name, restriction: &str| parameter_error(400, "bad parameter", name, restriction);
         let port = head.parameter("port").ok_or_else(|| missing("port"))?;
@@ -181,7 +191,7 @@ impl JoinRequest {
                 .collect::<String>()
                 .into()
         });
-        Ok(JoinRequest { port: PortId { transport, number }, sources, websocket_key, module })
+        Ok(JoinRequest { port: PortId { transport, number }, sources, websocket_key, module, of_token })
     }
 }
 

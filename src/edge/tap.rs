@@ -14,7 +14,7 @@ use crate::policy::tap_filter::{TapFilter, TappedDevice};
 use crate::protocol::http::{Answer, RequestHead};
 use crate::shard::mailbox::{Request, TapJoin};
 use crate::shard::outbox;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use tokio::sync::oneshot;
 
 /// A tap that has passed every check of its request.
@@ -50,18 +50,24 @@ impl TapRequest {
 }
 
 impl Joins {
-    /// Taps a port, open or not.
+    /// Taps a port, open or not. The log shows `told_ip` as the tap's address.
     ///
     /// # Errors
     /// Why there is no room for it; then nothing is left of it.
-    pub async fn tap(&self, request: TapRequest, remote: SocketAddr, request_id: &str) -> Result<Ready, JoinRefusal> {
+    pub async fn tap(
+        &self,
+        request: TapRequest,
+        remote: SocketAddr,
+        told_ip: IpAddr,
+        request_id: &str,
+    ) -> Result<Ready, JoinRefusal> {
         let TapRequest { port, filter, websocket_key } = request;
         // At error level, so that it is there for lines of every level.
         let span = tracing::error_span!(
             "tap",
             server_protocol = port.transport.name(),
             server_port = port.number.get(),
-            remote_ip = %remote.ip(),
+            remote_ip = %told_ip,
             request_id
         );
         let shared = &self.resources.shared;

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod attempts;
+pub mod balancers;
 pub mod budget;
 pub mod counts;
 pub mod ending;
@@ -10,7 +11,9 @@ pub mod history;
 pub mod limits;
 pub mod listing;
 pub mod metrics;
+pub mod origins;
 pub mod port_id;
+pub mod port_rules;
 pub mod refusals;
 pub mod roster;
 pub mod rules;

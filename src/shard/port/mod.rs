@@ -1,32 +1,37 @@
 //! One open port at its home: its sockets, its devices and the roster of who is joined.
 //!
-//! **Invariants.** A family's socket is open exactly while a joined driver accepts a source of it. TCP ids count up from
+//! **Invariants.** A family's socket is open exactly while a joined driver accepts a source of it, or while the port is open
+//! where listed balancers have addresses of it. TCP ids count up from
 //! 0 and are used once. Dropping a port stops its sockets.
-//! **Not here.** Which ports there are (`shard`), what a device does (`device`) and how datagrams travel (`udp`).
+//! **Not here.** Which ports there are (`shard`), who is let in (`admission`), what a device does (`device`) and how
+//! datagrams travel (`udp`).
+
+mod admission;
+mod following;
+mod replacing;
+
+pub use admission::Arrival;
 
 use crate::policy::budget::Reservation;
 use crate::policy::counts::{Count, PortCount};
-use crate::policy::ending::{DeviceEnd, DeviceRefusal, JoinRefusal};
+use crate::policy::ending::{DeviceEnd, JoinRefusal};
 use crate::policy::port_id::{PortId, Transport};
-use crate::policy::refusals::Refused;
 use crate::policy::roster::{Audience, Roster, SessionId};
 use crate::policy::sources::{Family, Sources};
 use crate::protocol::message::{DeviceAddr, DeviceName, IpText, ToDriver};
-use crate::protocol::tapped::TapEvent;
 use crate::shard::commands::{Action, Commands};
-use crate::shard::device::{self, Device};
+use crate::shard::device::Device;
 use crate::shard::handover::{Handed, Held, Place};
 use crate::shard::ledger::Ledger;
 use crate::shard::outbox::{Appended, Subscription};
 use crate::shard::resources::Resources;
-use crate::shard::ring::{self, Datagrams, Listener, Stream};
-use crate::shard::slots::Slot;
+use crate::shard::ring::{self, Datagrams, Listener};
 use crate::shard::taps::Done;
 use crate::shard::{accept, sockets, udp};
+use replacing::Replacing;
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 
 /// One open port.
@@ -39,6 +44,8 @@ pub struct Port {
     unannounced: Cell<usize>,
     sockets: RefCell<Vec<(Family, PortSocket)>>,
     draining: Cell<bool>,
+    /// Where a new connection of a source takes the place of its old one.
+    replacing: Rc<Replacing>,
     _slot: Reservation,
 }
 
@@ -68,7 +75,7 @@ impl PortSocket {
 impl Port {
     /// A port without sockets or drivers.
     pub fn new(id: PortId, resources: Rc<Resources>, slot: Reservation) -> Rc<Self> {
-        Rc::new(Port {
+        let port = Rc::new(Port {
             ledger: Ledger::new(id, resources),
             roster: RefCell::default(),
             devices: RefCell::default(),
@@ -76,8 +83,11 @@ impl Port {
             unannounced: Cell::new(0),
             sockets: RefCell::default(),
             draining: Cell::new(false),
+            replacing: Rc::default(),
             _slot: slot,
-        })
+        });
+        port.follow_replacing();
+        port
     }
 
     /// Transport and number.
@@ -105,9 +115,13 @@ impl Port {
     /// # Errors
     /// Why they cannot be opened; then none of them is. A host that lacks one of two families is no error.
     pub fn open_sockets(self: &Rc<Self>, sources: &Sources, held: &Held) -> Result<(), JoinRefusal> {
+        self.open_families(|family| sources.has(family) || self.is_balanced(family), held)
+    }
+
+    fn open_families(self: &Rc<Self>, is_needed: impl Fn(Family) -> bool, held: &Held) -> Result<(), JoinRefusal> {
         let mut opened = Vec::new();
         let mut served = false;
-        let families = || Family::ALL.into_iter().filter(|&family| sources.has(family));
+        let families = || Family::ALL.into_iter().filter(|&family| is_needed(family));
         for family in families() {
             if held.has(self.id(), family) || self.sockets.borrow().iter().any(|(open, _)| *open == family) {
                 served = true;
@@ -143,6 +157,11 @@ impl Port {
         Ok(())
     }
 
+    /// Whether listed balancers have addresses of this family: devices of either family may come through them.
+    fn is_balanced(&self, family: Family) -> bool {
+        self.id().transport == Transport::Tcp && self.resources().rules().balancers.devices.has_family(family)
+    }
+
     /// Adds a session, which is then told of the devices that are there.
     pub fn join(self: &Rc<Self>, session: SessionId, sources: Sources, subscription: Rc<Subscription>) {
         if self.devices.borrow().values().any(|device| sources.accepts(device.source())) {
@@ -157,8 +176,12 @@ impl Port {
         self.roster.borrow_mut().leave(session);
         self.end_devices(DeviceEnd::Orphaned, Device::is_orphan);
         self.devices.borrow().values().for_each(|device| device.flush_for_left(session));
+        self.stop_unneeded();
+    }
+
+    fn stop_unneeded(&self) {
         let roster = self.roster.borrow();
-        self.stop_sockets(|family| !roster.has(family));
+        self.stop_sockets(|family| !roster.has(family) && !self.is_balanced(family));
     }
 
     /// Whether nobody is joined.
@@ -244,8 +267,8 @@ impl Port {
     }
 
     /// Shows devices from an id on, in the order of ids, so many at most.
-    pub fn visit_devices(&self, from: u64, count_max: usize, each: impl FnMut(&Device)) {
-        self.devices.borrow().range(from..).take(count_max).map(|(_, device)| &**device).for_each(each);
+    pub fn visit_devices(&self, from: u64, count_max: usize, each: impl FnMut(&Rc<Device>)) {
+        self.devices.borrow().range(from..).take(count_max).map(|(_, device)| device).for_each(each);
     }
 
     /// The device with this id.
@@ -325,63 +348,6 @@ impl Port {
         }
     }
 
-    /// Lets a device in, if a driver accepts its source and the port has room.
-    pub fn admit(self: &Rc<Self>, stream: Stream, remote: SocketAddr, slot: Slot) {
-        // It was accepted in the moment that its listener was stopped for good.
-        if self.draining.get() {
-            return;
-        }
-        let source = remote.ip();
-        let counts = &self.resources().counts;
-        if self.roster.borrow().accepting(source).next().is_none() {
-            self.ledger.refused(Count::DevicesRefusedSource);
-            return self.refuse(source, DeviceRefusal::Source);
-        }
-        let limits = self.resources().limits();
-        if self.devices.borrow().len() >= limits.devices_per_port_max {
-            self.ledger.refused(Count::DevicesRefusedLimit);
-            return self.refuse(source, DeviceRefusal::Limit);
-        }
-        // Not before: an audience is released by its device.
-        let Some(audience) = self.roster.borrow_mut().audience(source) else { return };
-        let options = stream.set_nodelay().and_then(|()| stream.set_keepalive(limits.device_keepalive));
-        if let Err(error) = options {
-            // The connection is dead already; the first receive says how.
-            tracing::debug!(port = %self.id(), remote_ip = %source, %error, "socket options were not taken");
-        }
-        let id = self.next_device.get();
-        self.next_device.set(id + 1);
-        let device = Device::new(id, stream, remote.port(), audience.clone(), self, self.ledger(), slot);
-        self.devices.borrow_mut().insert(id, device.clone());
-        self.unannounced.set(self.unannounced.get() + 1);
-        counts.one(Count::DevicesOpened);
-        tracing::debug!(port = %self.id(), remote_ip = %source, device = id, "device opened");
-        device.tap(|device| TapEvent::Opened { device });
-        let opened = ToDriver::Opened { device: device.name() };
-        let mut unopened = Vec::new();
-        for (_, subscription) in audience.subscribers().iter() {
-            match subscription.try_append(&opened) {
-                Appended::Yes => counts.one(Count::MessagesToDrivers),
-                Appended::Full => unopened.push(subscription.clone()),
-                Appended::Closed => {}
-            }
-        }
-        if unopened.is_empty() {
-            ring::spawn(device::serve(device));
-        } else {
-            ring::spawn(device::serve_late(device, unopened));
-        }
-    }
-
-    fn refuse(&self, remote_ip: IpAddr, refusal: DeviceRefusal) {
-        self.resources().refused(Refused::Device, remote_ip, Some(self.id()), refusal.name());
-        let PortId { transport, number } = self.id();
-        tracing::debug!(
-            server_protocol = transport.name(), server_port = number.get(), %remote_ip, reason = refusal.name(),
-            "device refused"
-        );
-    }
-
     /// A device is gone that held this audience.
     pub fn release(&self, audience: &Rc<Audience<Rc<Subscription>>>) {
         self.roster.borrow_mut().release(audience);
@@ -393,7 +359,8 @@ impl Port {
     }
 
     /// A device's drivers have been told CLOSED, and its task holds its audience no longer.
-    pub fn device_announced(&self) {
+    pub fn device_announced(&self, device: &Device) {
+        self.replacing.is_gone(device);
         self.unannounced.set(self.unannounced.get() - 1);
         self.finish_when_drained();
     }
@@ -444,6 +411,7 @@ impl Port {
 impl Drop for Port {
     fn drop(&mut self) {
         self.stop_sockets(|_| true);
+        self.replacing.wake();
     }
 }
 
