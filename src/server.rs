@@ -172,7 +172,7 @@ pub fn run(mut loaded: Loaded, loader: Loader) -> Result<ProcessEnd, StartError>
         log_start(&loaded.config, &rules.limits, descriptors);
         let status = format!("{shards} shards serve at {}", loaded.config.api_address);
         service.ready(status.clone());
-        let reloader = Reloader::new((loaded, loader), descriptors, shared, events);
+        let reloader = Reloader::new((loaded, loader), descriptors, rules.token.clone(), shared, events);
         let mut leaving = Leaving { peers, vitals, service, status, reloader };
         if asked == Asked::Yes {
             leaving.reload();

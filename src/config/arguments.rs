@@ -14,6 +14,7 @@ use super::http_url::HttpUrl;
 use super::limit_arguments::{DeviceArguments, DriverArguments, MemoryArguments, RingArguments};
 use super::tls::TlsArguments;
 use crate::policy::access::{Egress, PortRanges};
+use crate::policy::balancers::Listed;
 use crate::policy::port_id::Transport;
 use crate::policy::sources::Sources;
 use crate::policy::tap_filter::TappedDevice;
@@ -81,6 +82,8 @@ pub(super) struct SettingArguments {
     pub(super) tls: TlsArguments,
     #[command(flatten)]
     pub(super) access: AccessArguments,
+    #[command(flatten)]
+    pub(super) balancers: BalancerArguments,
     #[command(flatten)]
     pub(super) upgrades: UpgradeArguments,
     #[command(flatten)]
@@ -152,6 +155,24 @@ pub(super) struct AccessArguments {
     /// Where drivers may send datagrams: to `any` address, as to broadcasts, or to those that they have `accepted`
     #[arg(long, value_name = "RULE", env = "DISPATCH_UDP_EGRESS", default_value = "any", value_parser = Egress::parse)]
     pub(super) udp_egress: Egress,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Balancers")]
+pub(super) struct BalancerArguments {
+    /// Addresses and CIDR blocks, or `none`, whose connections to the API begin with a PROXY protocol header (v1 or v2), which
+    /// says whose they are; without one they are ended
+    #[arg(long, value_name = "SOURCES", env = "DISPATCH_PROXY_FROM", default_value = "none")]
+    #[arg(value_parser = Listed::parse)]
+    pub(super) proxy_from: Listed,
+    /// The same for connections to TCP ports of devices; the address that the header names is the device's
+    #[arg(long, value_name = "SOURCES", env = "DISPATCH_DEVICE_PROXY_FROM", default_value = "none")]
+    #[arg(value_parser = Listed::parse)]
+    pub(super) device_proxy_from: Listed,
+    /// Addresses and CIDR blocks, or `none`, of proxies whose `X-Forwarded-For` or `Forwarded` is shown in the log
+    #[arg(long, value_name = "SOURCES", env = "DISPATCH_FORWARDED_FROM", default_value = "none")]
+    #[arg(value_parser = Listed::parse)]
+    pub(super) forwarded_from: Listed,
 }
 
 #[derive(Debug, Clone, Args)]

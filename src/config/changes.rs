@@ -94,6 +94,8 @@ fn take_over(mine: &mut Config, newer: Config) {
         log_filter,
         secrets,
         access,
+        device_rules,
+        balancers,
         observation,
         limits,
     } = newer;
@@ -105,6 +107,8 @@ fn take_over(mine: &mut Config, newer: Config) {
         mine.identity = newer.identity;
     }
     mine.device_certs = device_certs;
+    mine.device_rules = device_rules;
+    mine.balancers = balancers;
     mine.log_filter = log_filter;
     mine.secrets = secrets;
     mine.observation = observation;

@@ -10,7 +10,9 @@ use clap::builder::TypedValueParser;
 
 use super::arguments::number;
 use super::memory::session_memory_bytes_default;
+use crate::policy::access::{PortRanges, PortRangesError};
 use crate::policy::limits::Limits;
+use crate::policy::port_rules::{DeviceRules, PortRules};
 
 const GIBIBYTE: u64 = 1 << 30;
 pub(super) const HOUR_MS: u64 = 3_600_000;
@@ -59,6 +61,10 @@ pub(super) struct DriverArguments {
     #[arg(long, value_name = "COUNT", env = "DISPATCH_TAPS_MAX")]
     #[arg(default_value = "16", value_parser = number::<usize>(0, 1_024))]
     taps_max: usize,
+    /// Drivers that show the same token; more are refused (429). 0 for no number
+    #[arg(long, value_name = "COUNT", env = "DISPATCH_SESSIONS_PER_TOKEN_MAX")]
+    #[arg(default_value = "0", value_parser = count(COUNT_MAX))]
+    sessions_per_token_max: usize,
     /// Connections to the API that have not joined; above it the one that waits longest is let go. At most half of the
     /// descriptors that are kept from devices
     #[arg(long, value_name = "COUNT", env = "DISPATCH_HANDSHAKES_MAX")]
@@ -92,6 +98,33 @@ pub(super) struct DeviceArguments {
     #[arg(long, value_name = "COUNT", env = "DISPATCH_DEVICES_PER_PORT_MAX")]
     #[arg(default_value = "0", value_parser = count(COUNT_MAX))]
     devices_per_port_max: usize,
+    /// Devices of one source (an address), on all ports; more are disconnected at once. 0 for no number
+    #[arg(long, value_name = "COUNT", env = "DISPATCH_DEVICES_PER_SOURCE_MAX")]
+    #[arg(default_value = "0", value_parser = count(COUNT_MAX))]
+    devices_per_source_max: usize,
+    /// Connections of one source in a second, on all ports; one that connects more often flaps, and is refused for a while.
+    /// Devices behind one address count together. 0 for no number
+    #[arg(long, value_name = "COUNT", env = "DISPATCH_SOURCE_CONNECTS_PER_SECOND_MAX")]
+    #[arg(default_value = "0", value_parser = count(1_000_000))]
+    source_connects_per_second_max: usize,
+    /// How long a source that flaps is refused
+    #[arg(long, value_name = "MS", env = "DISPATCH_SOURCE_REFUSED_MS")]
+    #[arg(default_value = "60000", value_parser = milliseconds(100, 24 * HOUR_MS))]
+    source_refused_ms: Duration,
+    /// How long nothing may come from a TCP device, nor go to it; then it is disconnected. For all ports, or such as
+    /// `6001=60,2000-2999=0,600`: the first that names a port holds, and 0 is no bound
+    #[arg(long, value_name = "SECONDS", env = "DISPATCH_DEVICE_IDLE_SECONDS_MAX")]
+    #[arg(default_value = "0", value_parser = PortRules::parse)]
+    device_idle_seconds_max: PortRules,
+    /// How long a TCP device may be connected, by port as above
+    #[arg(long, value_name = "SECONDS", env = "DISPATCH_DEVICE_AGE_SECONDS_MAX")]
+    #[arg(default_value = "0", value_parser = PortRules::parse)]
+    device_age_seconds_max: PortRules,
+    /// Ports, such as `6001,2000-2999`, or `none`, on which a new connection from a source replaces its old one, as of a
+    /// device that lost power and comes back before it is missed
+    #[arg(long, value_name = "PORTS", env = "DISPATCH_REPLACE_DEVICES")]
+    #[arg(default_value = "none", value_parser = ports_or_none)]
+    replace_devices: PortsOrNone,
     /// Idle time before the first of three probes, and between them; finds devices that lost power
     #[arg(long, value_name = "MS", env = "DISPATCH_DEVICE_KEEPALIVE_MS")]
     #[arg(default_value = "10000", value_parser = milliseconds(1_000, 32_767_000))]
@@ -175,6 +208,10 @@ pub(super) fn limits(
         device_user_timeout: devices.device_user_timeout_ms,
         devices_max: devices.devices_max,
         devices_per_port_max: devices.devices_per_port_max,
+        devices_per_source_max: devices.devices_per_source_max,
+        source_connects_per_second_max: devices.source_connects_per_second_max,
+        source_refused_time: devices.source_refused_ms,
+        sessions_per_token_max: drivers.sessions_per_token_max,
         sessions_max: drivers.sessions_max,
         taps_max: drivers.taps_max,
         handshakes_max: drivers.handshakes_max,
@@ -182,6 +219,27 @@ pub(super) fn limits(
         linger_time_max: drivers.linger_ms_max,
         takeover_wait_max: drivers.takeover_wait_ms_max,
         drain_time_max: drivers.drain_ms_max,
+    }
+}
+
+/// What these arguments lay down for devices, by port.
+pub(super) fn device_rules(devices: &DeviceArguments) -> DeviceRules {
+    DeviceRules {
+        idle: devices.device_idle_seconds_max.clone(),
+        age: devices.device_age_seconds_max.clone(),
+        replacing: devices.replace_devices.0.clone(),
+    }
+}
+
+/// Some ports, or none: clap would take a bare `Option` for one that may be left out.
+#[derive(Debug, Clone)]
+struct PortsOrNone(Option<PortRanges>);
+
+fn ports_or_none(text: &str) -> Result<PortsOrNone, PortRangesError> {
+    if text.trim() == "none" {
+        Ok(PortsOrNone(None))
+    } else {
+        PortRanges::parse(text).map(|ports| PortsOrNone(Some(ports)))
     }
 }
 

@@ -59,7 +59,7 @@ impl Form {
         match unit {
             "BYTES" | "COUNT" | "MS" | "PORT" => Form::Number,
             "SWITCH" => Form::Switch,
-            "PORTS" | "SOURCES" => Form::List,
+            "PORTS" | "SOURCES" | "SECONDS" => Form::List,
             _ => Form::Text,
         }
     }

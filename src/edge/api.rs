@@ -8,18 +8,24 @@ use crate::edge::door::{Caller, Door, Refused};
 use crate::edge::handshakes::{Handshake, Handshakes, Newcomer};
 use crate::edge::identities::Identities;
 use crate::edge::join::{JoinRequest, Joins, SessionRequest};
-use crate::edge::line::Line;
+use crate::edge::line::{self, Line};
 use crate::edge::page;
 use crate::edge::reports::{self, Report};
 use crate::edge::routes::{self, Endpoint};
 use crate::edge::tap::TapRequest;
+use crate::policy::budget::Budget;
+use crate::policy::counts::Count;
 use crate::policy::port_id::Transport;
+use crate::policy::refusals;
 use crate::policy::token;
+use crate::protocol::forwarded;
 use crate::protocol::http::{Answer, Body, Connection, HeadError, RequestHead};
+use crate::protocol::proxy_header::ProxyFault;
 use crate::shard::accept::{self, Entrance};
+use crate::shard::proxied;
 use crate::shard::resources::Resources;
 use crate::shard::ring::{self, Listener, Receipt, Stream, Timer};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Instant;
 use zeroize::{Zeroize, Zeroizing};
@@ -55,6 +61,8 @@ struct Turn {
     asked: Asked,
     head_bytes: usize,
     request_id: String,
+    /// The remote's address for the log.
+    told_ip: IpAddr,
     connection: Connection,
     body: Body,
     /// The route's name in metrics.
@@ -81,12 +89,17 @@ impl Api {
         }
     }
 
-    async fn converse(self: Rc<Self>, stream: Stream, remote: SocketAddr, entrance: Entrance, newcomer: Newcomer) {
+    async fn converse(self: Rc<Self>, stream: Stream, peer: SocketAddr, entrance: Entrance, newcomer: Newcomer) {
         if stream.set_nodelay().is_err() {
             return;
         }
         let waiting = self.handshakes.begin(&stream);
-        if let Some((line, first)) = Line::open(stream, remote, entrance, &self.resources).await {
+        let mut first = Vec::new();
+        let remote = match proxied::remote_of(&stream, &self.resources, peer, &mut first).await {
+            Ok(remote) => remote,
+            Err(fault) => return self.refuse_balancer(peer.ip(), entrance, fault),
+        };
+        if let Some((line, first)) = Line::open(stream, remote, entrance, first, &self.resources).await {
             self.answer(line, first, waiting, newcomer).await;
         }
     }
@@ -95,7 +108,6 @@ impl Api {
     async fn answer(&self, line: Line, first: Vec<u8>, waiting: Handshake, newcomer: Newcomer) {
         // A head may have a private key in it.
         let mut bytes = Zeroizing::new(first);
-        let remote_ip = line.remote.ip();
         let mut waiting = Some(waiting);
         let mut newcomer = Some(newcomer);
         let ending = loop {
@@ -110,14 +122,14 @@ impl Api {
             };
             bytes[..turn.head_bytes].zeroize();
             bytes.drain(..turn.head_bytes);
-            let Turn { asked, request_id, connection, body, route, began_at, .. } = turn;
+            let Turn { asked, request_id, told_ip, connection, body, route, began_at, .. } = turn;
             let answer = match asked {
                 Asked::Answer(answer) => answer,
                 Asked::Report(report) => report.answer(&self.resources, &request_id).await,
                 Asked::Session(request) => {
                     // It is a session's from here on, or else answered at once.
                     waiting = None;
-                    match self.joins.admit(request, &line, &request_id).await {
+                    match self.joins.admit(request, &line, told_ip, &request_id).await {
                         Ok(ready) => {
                             let sent = line.send(ready.upgrade(&request_id), &self.resources).await;
                             self.resources.answered(route, began_at.elapsed());
@@ -133,7 +145,7 @@ impl Api {
                     }
                 }
             };
-            tracing::debug!(%remote_ip, request_id, status = answer.status, "answered");
+            tracing::debug!(remote_ip = %told_ip, request_id, status = answer.status, "answered");
             let mut out = Vec::new();
             answer.write(&mut out, &request_id, connection, body);
             if connection == Connection::Close {
@@ -151,6 +163,12 @@ impl Api {
         if line.send(ending, &self.resources).await {
             line.end(&self.resources).await;
         }
+    }
+
+    fn refuse_balancer(&self, balancer: IpAddr, entrance: Entrance, fault: ProxyFault) {
+        self.resources.counts.one(Count::ConnectionsRefusedProxy);
+        self.resources.refused(refusals::Refused::Connection, balancer, None, fault.name());
+        proxied::tell(&self.resources, fault, balancer, line::server_port(entrance, &self.resources));
     }
 
     /// Reads until `bytes` begins with a whole head, and finds out what it asks for.
@@ -211,11 +229,14 @@ impl Api {
     async fn turn(&self, head: &RequestHead<'_>, line: &Line, waiting: Option<&mut Handshake>) -> Turn {
         let began_at = Instant::now();
         let request_id = head.request_id().map_or_else(new_request_id, str::to_owned);
+        let remote_ip = line.remote.ip();
+        let told_ip = self.told_ip(head, remote_ip);
         let has_body = head.has_body();
         let asked = if has_body {
             Asked::Answer(error(413, "a request body is not taken"))
         } else {
-            self.route(head, line, &request_id, waiting).await.unwrap_or_else(Asked::Answer)
+            let caller = Caller { remote_ip, told_ip, server_port: line.server_port, request_id: &request_id };
+            self.route(head, caller, waiting).await.unwrap_or_else(Asked::Answer)
         };
         let is_sent_away = matches!(&asked, Asked::Answer(answer) if answer.status == 429);
         let is_last = is_sent_away || self.resources.shared.vitals.is_draining();
@@ -224,11 +245,20 @@ impl Api {
             asked,
             head_bytes: head.head_bytes,
             request_id,
+            told_ip,
             connection: if keeps { Connection::KeepAlive } else { Connection::Close },
             body: if head.method == "HEAD" { Body::Omitted } else { Body::Sent },
             route: routes::find(head.path).map_or("none", |found| found.route.label()),
             began_at,
         }
+    }
+
+    /// The remote's address for the log: where a proxy is believed, the one that it tells.
+    fn told_ip(&self, head: &RequestHead<'_>, remote_ip: IpAddr) -> IpAddr {
+        let rules = self.resources.rules();
+        let forwarding = &rules.balancers.forwarding;
+        let told = forwarding.has(remote_ip).then(|| forwarded::origin(head, |ip| forwarding.has(ip))).flatten();
+        told.unwrap_or(remote_ip)
     }
 
     /// What a request asks for.
@@ -238,8 +268,7 @@ impl Api {
     async fn route(
         &self,
         head: &RequestHead<'_>,
-        line: &Line,
-        request_id: &str,
+        caller: Caller<'_>,
         waiting: Option<&mut Handshake>,
     ) -> Result<Asked, Answer> {
         let found = routes::find(head.path).ok_or_else(|| error(404, "no such route"))?;
@@ -248,25 +277,25 @@ impl Api {
             return Err(Answer { allow: Some(route.methods.text()), ..error(405, "method not allowed") });
         }
         let is_open = route.endpoint == Endpoint::Metrics && self.resources.rules().observation.metrics_open;
+        let mut of_token = None;
         if route.needs_token && !is_open {
             let parameter = head.parameter("bearer_token");
             let presented = token::presented(head.raw_header("authorization"), parameter.as_deref());
-            let Line { remote, server_port, .. } = *line;
-            let caller = Caller { presented, remote_ip: remote.ip(), server_port, request_id };
-            self.door.let_in(caller, waiting).await.map_err(|refused| match refused {
+            let let_in = self.door.let_in(presented, caller, waiting).await;
+            of_token = Some(let_in.map_err(|refused| match refused {
                 Refused::WrongToken => error(401, "invalid authorisation token"),
                 Refused::TooManyFailed => error(429, "too many failed tokens from this address"),
-            })?;
+            })?);
         }
         match route.endpoint {
             Endpoint::Page => Ok(Asked::Answer(page::answer(head))),
             Endpoint::Health => Ok(Asked::Answer(Answer::json(200, String::new()))),
             Endpoint::Ready => Ok(Asked::Answer(reports::readiness(&self.resources))),
             Endpoint::Version => Ok(Asked::Answer(reports::version())),
-            Endpoint::Join(transport) => join_request(head, transport, None).await,
+            Endpoint::Join(transport) => join_request(head, transport, None, of_token).await,
             Endpoint::JoinTls => {
                 let identities = self.identities.kept_in(self.resources.rules().device_certs.clone());
-                join_request(head, Transport::Tcp, Some(&identities)).await
+                join_request(head, Transport::Tcp, Some(&identities), of_token).await
             }
             Endpoint::Tap => TapRequest::parse(head).map(|request| Asked::Session(SessionRequest::Tap(request))),
             _ => Report::parse(&found, head).map(Asked::Report),
@@ -278,8 +307,9 @@ async fn join_request(
     head: &RequestHead<'_>,
     transport: Transport,
     identities: Option<&Identities>,
+    of_token: Option<Budget>,
 ) -> Result<Asked, Answer> {
-    let request = JoinRequest::parse(head, transport, identities).await?;
+    let request = JoinRequest::parse(head, transport, identities, of_token).await?;
     Ok(Asked::Session(SessionRequest::Join(request)))
 }
 

@@ -7,6 +7,7 @@
 
 use crate::edge::handshakes::Handshake;
 use crate::policy::attempts::{Attempts, Verdict};
+use crate::policy::budget::Budget;
 use crate::policy::counts::Count;
 use crate::policy::refusals;
 use crate::shard::log_gate::AddressLogGate;
@@ -26,10 +27,10 @@ pub struct Door {
 
 /// A request that needs a token, and where it comes from.
 pub struct Caller<'a> {
-    /// The token that it presents.
-    pub presented: &'a str,
     /// Its address, in canonical form.
     pub remote_ip: IpAddr,
+    /// Its address for the log, which a proxy may have told.
+    pub told_ip: IpAddr,
     /// The port of the API that it came to.
     pub server_port: u16,
     /// Its id, for the log.
@@ -66,12 +67,17 @@ impl Door {
         }
     }
 
-    /// Lets a request in or not. Waits for up to 2 s where its address has failed often, for less where `handshake` is
+    /// Lets a request in or not by the token that it presents, and says which sessions its token has. Waits for up to 2 s where its address has failed often, for less where `handshake` is
     /// let go.
     ///
     /// # Errors
     /// Why not.
-    pub async fn let_in(&self, caller: Caller<'_>, handshake: Option<&mut Handshake>) -> Result<(), Refused> {
+    pub async fn let_in(
+        &self,
+        presented: &str,
+        caller: Caller<'_>,
+        handshake: Option<&mut Handshake>,
+    ) -> Result<Budget, Refused> {
         let mut verdict = self.ask(caller.remote_ip);
         if let Verdict::Wait(time) = verdict {
             // Those that waited beside this one may have failed meanwhile.
@@ -81,8 +87,8 @@ impl Door {
             self.resources.counts.one(Count::TokensUnchecked);
             return Err(self.refuse(caller, Refused::TooManyFailed));
         }
-        if self.resources.rules().token.matches(caller.presented) {
-            return Ok(());
+        if let Some(sessions) = self.resources.rules().token.sessions_of(presented) {
+            return Ok(sessions.clone());
         }
         self.attempts.borrow_mut().failed(caller.remote_ip, self.started_at.elapsed());
         self.resources.counts.one(Count::TokensRefused);
@@ -90,11 +96,11 @@ impl Door {
     }
 
     fn refuse(&self, caller: Caller<'_>, refused: Refused) -> Refused {
-        let Caller { remote_ip, server_port, request_id, .. } = caller;
+        let Caller { remote_ip, told_ip, server_port, request_id } = caller;
         let reason = refused.name();
         self.resources.refused(refusals::Refused::Token, remote_ip, None, reason);
-        if let Some(left_out) = self.refused_log.pass(remote_ip) {
-            tracing::warn!(%remote_ip, server_port, reason, request_id, left_out, "token refused");
+        if let Some(left_out) = self.refused_log.pass(told_ip) {
+            tracing::warn!(remote_ip = %told_ip, server_port, reason, request_id, left_out, "token refused");
         }
         refused
     }

@@ -8,6 +8,7 @@ use crate::edge::identities::{Identities, Wish};
 use crate::edge::line::Line;
 use crate::edge::session::{Joined, Place, Session, session_bytes_max};
 use crate::edge::tap::TapRequest;
+use crate::policy::budget::Budget;
 use crate::policy::ending::JoinRefusal;
 use crate::policy::limits::Limits;
 use crate::policy::listing::port_number;
@@ -21,7 +22,7 @@ use crate::shard::outbox::{self, Inbox};
 use crate::shard::resources::Resources;
 use crate::shard::tls::Identity;
 use std::cell::Cell;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -51,6 +52,8 @@ pub struct JoinRequest {
     identity: Option<Identity>,
     websocket_key: String,
     module: Option<Arc<str>>,
+    /// The sessions of its token.
+    of_token: Option<Budget>,
 }
 
 /// The joins of one shard's connections.
@@ -73,20 +76,32 @@ impl Joins {
         Joins { resources, next_session: Cell::new(first) }
     }
 
-    /// Makes a session, which is not told yet.
+    /// Makes a session, which is not told yet. The log shows `told_ip` as its driver's address.
     ///
     /// # Errors
     /// Why it is refused; then nothing is left of it.
-    pub async fn admit(&self, request: SessionRequest, line: &Line, request_id: &str) -> Result<Ready, JoinRefusal> {
+    pub async fn admit(
+        &self,
+        request: SessionRequest,
+        line: &Line,
+        told_ip: IpAddr,
+        request_id: &str,
+    ) -> Result<Ready, JoinRefusal> {
         match request {
-            SessionRequest::Join(request) => self.join(request, line, request_id).await,
-            SessionRequest::Tap(request) => self.tap(request, line, request_id).await,
+            SessionRequest::Join(request) => self.join(request, line, told_ip, request_id).await,
+            SessionRequest::Tap(request) => self.tap(request, line, told_ip, request_id).await,
         }
     }
 
-    async fn join(&self, request: JoinRequest, line: &Line, request_id: &str) -> Result<Ready, JoinRefusal> {
+    async fn join(
+        &self,
+        request: JoinRequest,
+        line: &Line,
+        told_ip: IpAddr,
+        request_id: &str,
+    ) -> Result<Ready, JoinRefusal> {
         let remote = line.remote;
-        let JoinRequest { port, sources, identity, websocket_key, module } = request;
+        let JoinRequest { port, sources, identity, websocket_key, module, of_token } = request;
         let accepted: String = sources.to_string().chars().take(ACCEPTED_CHARS_MAX).collect();
         let accepted: Arc<str> = accepted.into();
         // At error level, so that it is there for lines of every level.
@@ -94,7 +109,7 @@ impl Joins {
             "session",
             server_protocol = port.transport.name(),
             server_port = port.number.get(),
-            remote_ip = %remote.ip(),
+            remote_ip = %told_ip,
             accepted = &*accepted,
             event_source = module.as_deref(),
             request_id
@@ -103,7 +118,7 @@ impl Joins {
         let limits = self.resources.limits();
         let joined: Result<_, JoinRefusal> = async {
             self.resources.rules().access.check(port, &sources)?;
-            let place = Place::take(&self.resources).ok_or(JoinRefusal::TooManySessions)?;
+            let place = Place::take(&self.resources, of_token.as_ref())?;
             // What waits for a device with TLS may be there twice, sealed and not.
             let sealed = if identity.is_some() { limits.write_window_bytes_max } else { 0 };
             let needed = sealed
@@ -171,8 +186,8 @@ impl Ready {
 }
 
 impl JoinRequest {
-    /// Checks the parameters of a join, and that it is an upgrade. With `identities` it is one for devices with TLS, whose
-    /// certificate may take a second.
+    /// Checks the parameters of a join, and that it is an upgrade. It is to be one of the sessions `of_token`. With
+    /// `identities` it is one for devices with TLS, whose certificate may take a second.
     ///
     /// # Errors
     /// The answer that refuses it.
@@ -180,6 +195,7 @@ impl JoinRequest {
         head: &RequestHead<'_>,
         transport: Transport,
         identities: Option<&Identities>,
+        of_token: Option<Budget>,
     ) -> Result<JoinRequest, Answer> {
         let missing = |name| parameter_error(422, "missing parameter", name, "is required");
         let bad = |name, restriction: &str| parameter_error(400, "bad parameter", name, restriction);
@@ -199,7 +215,7 @@ impl JoinRequest {
                 .collect::<String>()
                 .into()
         });
-        Ok(JoinRequest { port: PortId { transport, number }, sources, identity, websocket_key, module })
+        Ok(JoinRequest { port: PortId { transport, number }, sources, identity, websocket_key, module, of_token })
     }
 }
 

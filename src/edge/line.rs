@@ -25,19 +25,21 @@ pub struct Line {
 }
 
 impl Line {
-    /// A line, and what was received of it behind the handshake; `None` where that failed.
+    /// A line of whoever has sent `first` already, and what was received of it behind the handshake; `None` where that
+    /// failed.
     pub async fn open(
         stream: Stream,
         remote: SocketAddr,
         entrance: Entrance,
+        first: Vec<u8>,
         resources: &Resources,
     ) -> Option<(Self, Vec<u8>)> {
         match entrance {
             Entrance::Plain => {
-                let server_port = resources.rules().access.api_port;
-                Some((Line { stream, cipher: Cipher::Plain, remote, server_port }, Vec::new()))
+                let server_port = server_port(entrance, resources);
+                Some((Line { stream, cipher: Cipher::Plain, remote, server_port }, first))
             }
-            Entrance::Tls => secure(stream, remote, resources).await,
+            Entrance::Tls => secure(stream, remote, first, resources).await,
         }
     }
 
@@ -66,16 +68,26 @@ impl Line {
     }
 }
 
+/// The port of the API at an entrance.
+pub fn server_port(entrance: Entrance, resources: &Resources) -> u16 {
+    let access = &resources.rules().access;
+    match entrance {
+        Entrance::Plain => access.api_port,
+        Entrance::Tls => access.api_tls_port.unwrap_or_default(),
+    }
+}
+
 async fn linger(stream: &Stream, resources: &Resources) {
     stream.shutdown(Shutdown::Write);
     let time = resources.limits().linger_time_max;
     stream.linger(&resources.pool, time, time).await;
 }
 
-async fn secure(stream: Stream, remote: SocketAddr, resources: &Resources) -> Option<(Line, Vec<u8>)> {
+async fn secure(stream: Stream, remote: SocketAddr, first: Vec<u8>, resources: &Resources) -> Option<(Line, Vec<u8>)> {
     // There is one wherever there is a listener for it.
-    let (identity, server_port) = (resources.tls.identity()?, resources.rules().access.api_tls_port?);
-    let shaken = shake_hands(&stream, identity.config, resources.limits().tls_handshake_time_max, resources).await;
+    let (identity, server_port) = (resources.tls.identity()?, server_port(Entrance::Tls, resources));
+    let shaken =
+        shake_hands(&stream, first, identity.config, resources.limits().tls_handshake_time_max, resources).await;
     let (count, fault) = match &shaken {
         Ok(secured) if secured.is_resumed => (Count::TlsHandshakesResumed, None),
         Ok(_) => (Count::TlsHandshakesFull, None),

@@ -1,17 +1,19 @@
-//! Lists of ports, drivers, devices and refusals as JSON, and disconnecting those that a filter finds.
+//! Lists of ports, drivers, devices, refusals and sources that flap as JSON, and disconnecting, or forgiving, those that a
+//! filter finds.
 //!
 //! **Invariants.** A page is made in slices, on every shard, and few pages are made at a time. Nothing is disconnected
 //! unless exactly as many match as the request expects.
 //! **Not here.** Filters and orders (`policy::listing`), looking through a shard (`shard::survey`).
 
 use crate::edge::answers::{error, parameter_error};
-use crate::policy::listing::{DeviceRow, DriverRow, Fault, Kind, Page, PortRow, Query, RefusalRow, RowOf};
+use crate::policy::listing::{DeviceRow, DriverRow, Fault, FlapRow, Kind, Page, PortRow, Query, RefusalRow, RowOf};
 use crate::protocol::http::Answer;
 use crate::shard::mailbox::Request;
 use crate::shard::resources::Resources;
 use crate::shard::ring;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Rows that are written in one go.
@@ -51,21 +53,28 @@ pub async fn one(resources: &Resources, query: Query) -> Answer {
 
 /// Disconnects the one that a query finds; 404 where there is none.
 pub async fn disconnect_one(resources: &Resources, query: Query, request_id: &str) -> Answer {
+    let kind = query.kind();
     match disconnect(resources, query, request_id).await {
-        Ok(count) => Answer::json(200, json!({ "disconnected": count }).to_string()),
+        Ok(count) => done(kind, count),
         Err(_) => error(404, "there is none"),
     }
 }
 
 /// Disconnects all that a query finds, if they are as many as it expects; 409 where they are not, and nothing is done.
 pub async fn disconnect_all(resources: &Resources, query: Query, request_id: &str) -> Answer {
+    let kind = query.kind();
     match disconnect(resources, query, request_id).await {
-        Ok(count) => Answer::json(200, json!({ "disconnected": count }).to_string()),
+        Ok(count) => done(kind, count),
         Err(matching) => {
-            let text = "not as many match as are expected; none was disconnected";
+            let text = "not as many match as are expected; nothing was done";
             Answer::json(409, json!({ "error": text, "matching": matching }).to_string())
         }
     }
+}
+
+fn done(kind: Kind, count: usize) -> Answer {
+    let done = if kind == Kind::Flapping { "forgiven" } else { "disconnected" };
+    Answer::json(200, json!({ done: count }).to_string())
 }
 
 /// Those that were found are disconnected, and no others that come to match meanwhile.
@@ -87,7 +96,11 @@ async fn disconnect(resources: &Resources, query: Query, request_id: &str) -> Re
         Request::Disconnect { kind, identities, reply }
     });
     let count = ended.await.into_iter().sum();
-    tracing::info!(?kind, count, request_id, "disconnected by the operator");
+    if kind == Kind::Flapping {
+        tracing::info!(count, request_id, "sources that flapped were forgiven by the operator");
+    } else {
+        tracing::info!(?kind, count, request_id, "disconnected by the operator");
+    }
     Ok(count)
 }
 
@@ -150,6 +163,10 @@ fn row_json(row: &RowOf, resources: &Resources) -> Value {
             "transport": refusal.port.map(|port| port.transport.name()),
             "port": refusal.port.map(|port| port.number.get()), "reason": refusal.reason, "times": refusal.times,
         }),
+        RowOf::Flap(FlapRow { ip, flap }) => {
+            let second = |at: Duration| time(u32::try_from(at.as_secs()).unwrap_or(u32::MAX));
+            json!({ "address": ip, "since": second(flap.since), "until": second(flap.until), "times": flap.times })
+        }
         RowOf::Driver(driver) => {
             let DriverRow { id, port, remote, module, accepted, since_s, seen_s, .. } = driver;
             json!({

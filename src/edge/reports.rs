@@ -127,7 +127,7 @@ fn set_log_level(resources: &Resources, filter: &str, request_id: &str) -> Answe
     log_level(resources)
 }
 
-/// What a path names: a port, a session, or a device of a port.
+/// What a path names: a port, a session, a device of a port, or a source.
 fn one_of(kind: Kind, parts: &[&str]) -> Option<Query> {
     let port = |transport: &str, number: &str| {
         Some(PortId { transport: Transport::parse(transport)?, number: port_number(number)? })
@@ -137,6 +137,11 @@ fn one_of(kind: Kind, parts: &[&str]) -> Option<Query> {
         (Kind::Drivers, [id]) => Some(Query::one(kind, None, Some(id.parse().ok()?))),
         (Kind::Devices, [transport, number, id]) => {
             Some(Query::one(kind, Some(port(transport, number)?), Some(id.parse().ok()?)))
+        }
+        (Kind::Flapping, [address]) => {
+            // Colons may have come encoded.
+            let (address, _) = form_urlencoded::parse(address.as_bytes()).next()?;
+            Some(Query::of_address(kind, address.parse().ok()?))
         }
         _ => None,
     }

@@ -123,7 +123,7 @@ const fn read_delete(endpoint: Endpoint, path: &'static str, summary: &'static s
 static PAGE: Route = open(Endpoint::Page, PAGE_PATH, "The status page, for people");
 
 /// Every route under a base path.
-pub const ROUTES: [Route; 19] = [
+pub const ROUTES: [Route; 21] = [
     read(Endpoint::Statistics, "/", "Joined drivers and connected devices of every open port"),
     open(Endpoint::Health, "/healthz", "Whether the daemon is alive"),
     open(Endpoint::Ready, "/readyz", "Whether every shard answers and the daemon is not stopping"),
@@ -145,7 +145,17 @@ pub const ROUTES: [Route; 19] = [
         "/devices/{transport}/{port}/{id}",
         "One TCP device; DELETE disconnects it",
     ),
-    read(Endpoint::List(Kind::Refusals), "/refused", "The last that were refused: devices, datagrams, joins, tokens"),
+    read(
+        Endpoint::List(Kind::Refusals),
+        "/refused",
+        "The last that were refused: devices, datagrams, joins, tokens, connections",
+    ),
+    read_delete(
+        Endpoint::List(Kind::Flapping),
+        "/flapping",
+        "Sources that connect too often and are refused; DELETE forgives those that match",
+    ),
+    read_delete(Endpoint::One(Kind::Flapping), "/flapping/{address}", "One such source; DELETE forgives it"),
     Route {
         methods: Methods::ReadPut,
         ..read(Endpoint::LogLevel, "/log-level", "What is logged; PUT changes it until the daemon stops")

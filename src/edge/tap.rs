@@ -15,6 +15,7 @@ use crate::policy::tap_filter::{TapFilter, TappedDevice};
 use crate::protocol::http::{Answer, RequestHead};
 use crate::shard::mailbox::{Request, TapJoin};
 use crate::shard::outbox;
+use std::net::IpAddr;
 use tokio::sync::oneshot;
 
 /// A tap that has passed every check of its request.
@@ -50,11 +51,17 @@ impl TapRequest {
 }
 
 impl Joins {
-    /// Taps a port, open or not.
+    /// Taps a port, open or not. The log shows `told_ip` as the tap's address.
     ///
     /// # Errors
     /// Why there is no room for it; then nothing is left of it.
-    pub async fn tap(&self, request: TapRequest, line: &Line, request_id: &str) -> Result<Ready, JoinRefusal> {
+    pub async fn tap(
+        &self,
+        request: TapRequest,
+        line: &Line,
+        told_ip: IpAddr,
+        request_id: &str,
+    ) -> Result<Ready, JoinRefusal> {
         let remote = line.remote;
         let TapRequest { port, filter, websocket_key } = request;
         // At error level, so that it is there for lines of every level.
@@ -62,7 +69,7 @@ impl Joins {
             "tap",
             server_protocol = port.transport.name(),
             server_port = port.number.get(),
-            remote_ip = %remote.ip(),
+            remote_ip = %told_ip,
             request_id
         );
         let shared = &self.resources.shared;

@@ -3,7 +3,7 @@
 //! **Invariants.** A count only grows; each has a unique name; merging is addition.
 //! **Not here.** Who counts (`shard`, `edge`), and how counts are shown (`metrics`).
 
-use crate::policy::ending::{DeviceEnd, JoinRefusal, SessionEnd};
+use crate::policy::ending::{DeviceEnd, DeviceRefusal, JoinRefusal, SessionEnd};
 use crate::policy::histogram::HistogramCount;
 use crate::policy::port_id::{PortId, Transport};
 use serde::Serialize;
@@ -18,6 +18,13 @@ pub enum Count {
     DevicesEnded,
     DevicesRefusedSource,
     DevicesRefusedLimit,
+    DevicesRefusedSourceLimit,
+    DevicesRefusedFlapping,
+    DevicesRefusedReplaced,
+    DevicesRefusedProxy,
+    ConnectionsRefusedProxy,
+    BalancerChecks,
+    SourcesFlapping,
     DeviceBytesReceived,
     DeviceBytesWritten,
     DatagramsReceived,
@@ -63,12 +70,31 @@ impl Count {
     /// How many counts there are.
     pub const LEN: usize = Count::TasksFailed as usize + 1;
 
+    /// What counts devices that are not let in for this reason.
+    pub fn of(refusal: DeviceRefusal) -> Count {
+        match refusal {
+            DeviceRefusal::Source => Count::DevicesRefusedSource,
+            DeviceRefusal::Limit => Count::DevicesRefusedLimit,
+            DeviceRefusal::SourceLimit => Count::DevicesRefusedSourceLimit,
+            DeviceRefusal::Flapping => Count::DevicesRefusedFlapping,
+            DeviceRefusal::Replaced => Count::DevicesRefusedReplaced,
+            DeviceRefusal::Balancer(_) => Count::DevicesRefusedProxy,
+        }
+    }
+
     /// Every count, in the order of declaration.
     pub const ALL: [Count; Count::LEN] = [
         Count::DevicesOpened,
         Count::DevicesEnded,
         Count::DevicesRefusedSource,
         Count::DevicesRefusedLimit,
+        Count::DevicesRefusedSourceLimit,
+        Count::DevicesRefusedFlapping,
+        Count::DevicesRefusedReplaced,
+        Count::DevicesRefusedProxy,
+        Count::ConnectionsRefusedProxy,
+        Count::BalancerChecks,
+        Count::SourcesFlapping,
         Count::DeviceBytesReceived,
         Count::DeviceBytesWritten,
         Count::DatagramsReceived,
@@ -116,6 +142,13 @@ impl Count {
         "devices_ended",
         "devices_refused_source",
         "devices_refused_limit",
+        "devices_refused_source_limit",
+        "devices_refused_flapping",
+        "devices_refused_replaced",
+        "devices_refused_proxy",
+        "connections_refused_proxy",
+        "balancer_checks",
+        "sources_flapping",
         "device_bytes_received",
         "device_bytes_written",
         "datagrams_received",

@@ -6,6 +6,7 @@
 
 use crate::policy::port_id::PortId;
 use crate::protocol::message::MessageError;
+use crate::protocol::proxy_header::ProxyFault;
 use ipnet::IpNet;
 use std::borrow::Cow;
 use std::io::ErrorKind;
@@ -34,6 +35,8 @@ pub enum JoinRefusal {
     NoMemory,
     /// As many sessions as are allowed.
     TooManySessions,
+    /// As many sessions of its token as are allowed.
+    TooManyOfToken,
     /// As many open ports as are allowed.
     TooManyPorts,
     /// As many taps as are allowed.
@@ -46,7 +49,7 @@ pub enum JoinRefusal {
 
 impl JoinRefusal {
     /// The names of all refusals, for counters and logs.
-    pub const NAMES: [&'static str; 14] = [
+    pub const NAMES: [&'static str; 15] = [
         "in_use",
         "not_permitted",
         "own_port",
@@ -61,6 +64,7 @@ impl JoinRefusal {
         "io",
         "open_with_tls",
         "open_without_tls",
+        "too_many_of_token",
     ];
 
     /// Where its name stands among [`NAMES`](Self::NAMES).
@@ -80,6 +84,7 @@ impl JoinRefusal {
             JoinRefusal::Io(_) => 11,
             JoinRefusal::OpenWithTls => 12,
             JoinRefusal::OpenWithoutTls => 13,
+            JoinRefusal::TooManyOfToken => 14,
         }
     }
 
@@ -96,6 +101,7 @@ impl JoinRefusal {
             | JoinRefusal::OwnPort
             | JoinRefusal::PortNotAllowed(_)
             | JoinRefusal::SourceNotAllowed(_) => 403,
+            JoinRefusal::TooManyOfToken => 429,
             JoinRefusal::NoFamily
             | JoinRefusal::NoMemory
             | JoinRefusal::TooManySessions
@@ -127,6 +133,7 @@ impl JoinRefusal {
             JoinRefusal::NoFamily => "the host has no socket of the address family that accept asks for",
             JoinRefusal::NoMemory => "no room for another session in the memory for sessions",
             JoinRefusal::TooManySessions => "no room for another session",
+            JoinRefusal::TooManyOfToken => "no room for another session of this token (--sessions-per-token-max)",
             JoinRefusal::TooManyPorts => "no room for another port",
             JoinRefusal::TooManyTaps => "no room for another tap",
             JoinRefusal::Draining => "the daemon is stopping",
@@ -262,6 +269,14 @@ pub enum DeviceRefusal {
     Source,
     /// Its port has as many devices as are allowed.
     Limit,
+    /// Its source has as many devices as are allowed.
+    SourceLimit,
+    /// Its source has connected too often, and is refused for a while.
+    Flapping,
+    /// A newer connection of its source came before it was let in.
+    Replaced,
+    /// It comes from a listed balancer, which does not say whose it is.
+    Balancer(ProxyFault),
 }
 
 impl DeviceRefusal {
@@ -270,6 +285,10 @@ impl DeviceRefusal {
         match self {
             DeviceRefusal::Source => "source",
             DeviceRefusal::Limit => "limit",
+            DeviceRefusal::SourceLimit => "source_limit",
+            DeviceRefusal::Flapping => "flapping",
+            DeviceRefusal::Replaced => "replaced",
+            DeviceRefusal::Balancer(fault) => fault.name(),
         }
     }
 }
@@ -295,6 +314,12 @@ pub enum DeviceEnd {
     Failed,
     /// The operator disconnected it.
     Operator,
+    /// Nothing came from it, and nothing went to it, for as long as its port allows.
+    Idle,
+    /// It was connected for as long as its port allows.
+    Aged,
+    /// A newer connection of its source took its place.
+    Replaced,
 }
 
 impl DeviceEnd {
@@ -307,8 +332,20 @@ impl DeviceEnd {
     }
 
     /// The names of all endings, for counters and logs.
-    pub const NAMES: [&'static str; 9] =
-        ["device_closed", "io", "timed_out", "driver_closed", "orphaned", "stalled", "drained", "failed", "operator"];
+    pub const NAMES: [&'static str; 12] = [
+        "device_closed",
+        "io",
+        "timed_out",
+        "driver_closed",
+        "orphaned",
+        "stalled",
+        "drained",
+        "failed",
+        "operator",
+        "idle",
+        "aged",
+        "replaced",
+    ];
 
     /// Where its name stands among [`NAMES`](Self::NAMES).
     pub fn index(self) -> usize {
@@ -322,12 +359,20 @@ impl DeviceEnd {
             DeviceEnd::Drained => 6,
             DeviceEnd::Failed => 7,
             DeviceEnd::Operator => 8,
+            DeviceEnd::Idle => 9,
+            DeviceEnd::Aged => 10,
+            DeviceEnd::Replaced => 11,
         }
     }
 
     /// A name for counters and logs.
     pub fn name(self) -> &'static str {
         Self::NAMES[self.index()]
+    }
+
+    /// Whether very many devices may end so at once.
+    pub fn is_of_many(self) -> bool {
+        matches!(self, DeviceEnd::Operator | DeviceEnd::Idle | DeviceEnd::Aged)
     }
 
     /// What the log says of it.
@@ -342,6 +387,9 @@ impl DeviceEnd {
             DeviceEnd::Drained => "the daemon stops",
             DeviceEnd::Failed => "internal error",
             DeviceEnd::Operator => "disconnected by the operator",
+            DeviceEnd::Idle => "nothing came or went for too long",
+            DeviceEnd::Aged => "it was connected for as long as it may",
+            DeviceEnd::Replaced => "its source connected again",
         })
     }
 }

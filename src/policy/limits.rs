@@ -48,10 +48,18 @@ pub struct Limits {
     pub devices_max: usize,
     /// Devices of one port; more are disconnected at once. `usize::MAX` for no limit.
     pub devices_per_port_max: usize,
+    /// Devices of one source, on all ports; more are disconnected at once. `usize::MAX` for no limit.
+    pub devices_per_source_max: usize,
+    /// Connections of one source in a second, on all ports, before it is refused for a while. `usize::MAX` for no limit.
+    pub source_connects_per_second_max: usize,
+    /// How long a source is refused that connects more often.
+    pub source_refused_time: Duration,
     /// Sessions of the whole process; more are 503. `usize::MAX` for no limit.
     pub sessions_max: usize,
     /// Taps of the whole process; more are 503.
     pub taps_max: usize,
+    /// Sessions of one token; more are 429. `usize::MAX` for no limit.
+    pub sessions_per_token_max: usize,
     /// Connections to the API that have not joined, in the whole process; above it the one that waits longest is let go.
     pub handshakes_max: usize,
     /// Open ports of the whole process; more are 503. `usize::MAX` for no limit.

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod attempts;
+pub mod balancers;
 pub mod budget;
 pub mod certificate;
 pub mod counts;
@@ -11,7 +12,9 @@ pub mod history;
 pub mod limits;
 pub mod listing;
 pub mod metrics;
+pub mod origins;
 pub mod port_id;
+pub mod port_rules;
 pub mod refusals;
 pub mod roster;
 pub mod rules;

@@ -19,6 +19,7 @@ pub enum Refused {
     Datagram,
     Join,
     Token,
+    Connection,
 }
 
 impl Refused {
@@ -29,6 +30,7 @@ impl Refused {
             Refused::Datagram => "datagram",
             Refused::Join => "join",
             Refused::Token => "token",
+            Refused::Connection => "connection",
         }
     }
 }

@@ -4,8 +4,10 @@
 //! **Not here.** Where they come from (`config`), how they reach the shards (`server`).
 
 use super::access::Access;
+use super::balancers::Balancers;
 use super::limits::Limits;
 use super::metrics::Observation;
+use super::port_rules::DeviceRules;
 use super::token::Token;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +21,10 @@ pub struct Rules {
     pub limits: Limits,
     /// What drivers may do.
     pub access: Access,
+    /// What becomes of devices, by port.
+    pub devices: DeviceRules,
+    /// Who is believed when it says whom a connection comes from.
+    pub balancers: Balancers,
     /// What the operator wants to be shown.
     pub observation: Observation,
     /// Who comes in.

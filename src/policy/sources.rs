@@ -93,6 +93,12 @@ impl Sources {
     }
 }
 
+impl From<IpAddr> for Sources {
+    fn from(ip: IpAddr) -> Self {
+        Sources { addresses: vec![ip.to_canonical()], blocks: Vec::new() }
+    }
+}
+
 impl Sources {
     /// Every entry, an address as the block of itself alone.
     fn entries(&self) -> impl Iterator<Item = IpNet> {

@@ -1,30 +1,55 @@
 //! The shared secret that drivers and operators present, and the one that is to take its place.
 //!
-//! **Invariants.** Compared with both, in time that depends on lengths alone; never printed, not even by `Debug`.
+//! **Invariants.** Compared with both, in time that depends on lengths alone; never printed, not even by `Debug`. Each
+//! has a budget of sessions, which all shards share.
 //! **Not here.** Where the secret comes from (`config`), where a request carries it (`edge::api`).
 
+use crate::policy::budget::Budget;
 use std::fmt;
 use subtle::{Choice, ConstantTimeEq};
 
 /// One secret or two; a request whose token equals either is let in.
 #[derive(Clone)]
 pub struct Token {
-    secret: Box<[u8]>,
-    next: Option<Box<[u8]>>,
+    secret: Secret,
+    next: Option<Secret>,
+}
+
+#[derive(Clone)]
+struct Secret {
+    bytes: Box<[u8]>,
+    sessions: Budget,
 }
 
 impl Token {
-    /// Takes the secrets over as they are.
-    pub fn new(secret: String, next: Option<String>) -> Self {
-        let bytes = |secret: String| secret.into_bytes().into_boxed_slice();
-        Token { secret: bytes(secret), next: next.map(bytes) }
+    /// Takes the secrets over as they are. Drivers that show the same one may have `sessions_max` sessions together.
+    pub fn new(secret: String, next: Option<String>, sessions_max: usize) -> Self {
+        let secret_of = |text: String| Secret { bytes: text.into_bytes().into(), sessions: Budget::new(sessions_max) };
+        Token { secret: secret_of(secret), next: next.map(secret_of) }
     }
 
-    /// Whether `presented` is one of the secrets.
-    pub fn matches(&self, presented: &str) -> bool {
-        let is_secret = self.secret.ct_eq(presented.as_bytes());
-        let is_next = self.next.as_ref().map_or(Choice::from(0), |next| next.ct_eq(presented.as_bytes()));
-        (is_secret | is_next).into()
+    /// The same that takes the place of `before`: a secret that was one there keeps its sessions.
+    #[must_use]
+    pub fn after(mut self, before: &Token, sessions_max: usize) -> Self {
+        for secret in std::iter::once(&mut self.secret).chain(&mut self.next) {
+            let known = std::iter::once(&before.secret).chain(&before.next);
+            if let Some(known) = known.into_iter().find(|known| known.bytes.ct_eq(&secret.bytes).into()) {
+                secret.sessions = known.sessions.clone();
+                secret.sessions.set_limit(sessions_max);
+            }
+        }
+        self
+    }
+
+    /// The sessions of the secret that `presented` is; `None` where it is none.
+    pub fn sessions_of(&self, presented: &str) -> Option<&Budget> {
+        let is_secret = self.secret.bytes.ct_eq(presented.as_bytes());
+        let next = self.next.as_ref();
+        let is_next = next.map_or(Choice::from(0), |next| next.bytes.ct_eq(presented.as_bytes()));
+        if !bool::from(is_secret | is_next) {
+            return None;
+        }
+        Some(next.filter(|_| is_next.into()).map_or(&self.secret.sessions, |next| &next.sessions))
     }
 }
 
@@ -71,16 +96,42 @@ mod tests {
 
     #[test]
     fn the_token_counts_its_case_and_is_never_printed() {
-        let token = Token::new("Secret".into(), None);
-        assert!(token.matches("Secret") && !token.matches("secret") && !token.matches("") && !token.matches("Secret2"));
+        let token = Token::new("Secret".into(), None, 1);
+        let matches = |presented| token.sessions_of(presented).is_some();
+        assert!(matches("Secret") && !matches("secret") && !matches("") && !matches("Secret2"));
         assert_eq!(format!("{token:?}"), "Token(masked)");
     }
 
     #[test]
     fn either_of_two_secrets_is_let_in_and_no_third() {
-        let token = Token::new("old".into(), Some("new".into()));
-        assert!(token.matches("old") && token.matches("new"));
-        assert!(!token.matches("") && !token.matches("oldnew") && !token.matches("Old") && !token.matches("mew"));
+        let token = Token::new("old".into(), Some("new".into()), 1);
+        let matches = |presented| token.sessions_of(presented).is_some();
+        assert!(matches("old") && matches("new"));
+        assert!(!matches("") && !matches("oldnew") && !matches("Old") && !matches("mew"));
         assert_eq!(format!("{token:?}"), "Token(masked)");
+    }
+
+    #[test]
+    fn a_secret_that_stays_keeps_its_sessions_also_in_the_other_place() {
+        let before = Token::new("old".into(), Some("new".into()), 1);
+        let session = |token: &Token, secret| token.sessions_of(secret).and_then(|sessions| sessions.reserve(1));
+        let first = session(&before, "new");
+        let after = Token::new("new".into(), Some("newer".into()), 2).after(&before, 2);
+        let second = session(&after, "new");
+        assert!(first.is_some() && second.is_some() && session(&after, "new").is_none());
+        assert!(session(&after, "newer").is_some() && after.sessions_of("old").is_none());
+        drop(first);
+        assert!(session(&after, "new").is_some());
+    }
+
+    #[test]
+    fn each_secret_has_sessions_of_its_own_which_clones_share() {
+        let token = Token::new("old".into(), Some("new".into()), 1);
+        let other = token.clone();
+        let session = |token: &Token, secret| token.sessions_of(secret).and_then(|sessions| sessions.reserve(1));
+        let old = session(&token, "old");
+        assert!(old.is_some() && session(&other, "old").is_none() && session(&other, "new").is_some());
+        drop(old);
+        assert!(session(&other, "old").is_some());
     }
 }

@@ -68,6 +68,12 @@ impl<'a> RequestHead<'a> {
         std::str::from_utf8(header.value).ok().map(str::trim)
     }
 
+    /// The values of every header line named `name` (in any case) that are UTF-8, in order.
+    pub fn values<'b>(&'b self, name: &'b str) -> impl Iterator<Item = &'a str> + 'b {
+        let named = self.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
+        named.filter_map(|header| std::str::from_utf8(header.value).ok())
+    }
+
     /// As [`header`](Self::header), but a value that is not UTF-8 is an empty one: for a header whose presence counts.
     pub fn raw_header(&self, name: &str) -> Option<&'a str> {
         let header = self.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
@@ -76,10 +82,7 @@ impl<'a> RequestHead<'a> {
 
     /// Whether a header that is a comma-separated list holds `word`, in any case.
     pub fn header_has(&self, name: &str, word: &str) -> bool {
-        let named = self.headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));
-        named
-            .filter_map(|header| std::str::from_utf8(header.value).ok())
-            .any(|value| value.split(',').any(|entry| entry.trim().eq_ignore_ascii_case(word)))
+        self.values(name).any(|value| value.split(',').any(|entry| entry.trim().eq_ignore_ascii_case(word)))
     }
 
     /// The first query parameter named `name`, decoded.

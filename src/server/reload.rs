@@ -26,6 +26,8 @@ pub(super) struct Reloader {
     /// What is in force.
     loaded: Loaded,
     descriptors: u64,
+    /// Whose sessions are counted on.
+    token: Token,
     shared: Shared,
     events: mpsc::Sender<Event>,
     state: State,
@@ -45,10 +47,11 @@ impl Reloader {
     pub(super) fn new(
         (loaded, loader): (Loaded, Loader),
         descriptors: u64,
+        token: Token,
         shared: Shared,
         events: mpsc::Sender<Event>,
     ) -> Self {
-        Reloader { loader: Arc::new(loader), loaded, descriptors, shared, events, state: State::Idle }
+        Reloader { loader: Arc::new(loader), loaded, descriptors, token, shared, events, state: State::Idle }
     }
 
     /// Warns where the certificate of the API expires soon.
@@ -109,7 +112,10 @@ impl Reloader {
         {
             tracing::warn!(%error, "what is logged was not changed");
         }
-        let rules = Arc::new(rules(config, self.descriptors));
+        let mut rules = rules(config, self.descriptors);
+        rules.token = rules.token.after(&self.token, rules.limits.sessions_per_token_max);
+        self.token = rules.token.clone();
+        let rules = Arc::new(rules);
         self.shared.set_limits(&rules.limits);
         self.shared.peers.ask_all(|reply| Request::SetRules { rules: rules.clone(), reply }).await;
         if let Some(TlsConfig { identity, .. }) = &config.tls {
@@ -150,8 +156,10 @@ pub(super) fn rules(config: &Config, descriptors: u64) -> Rules {
     Rules {
         limits,
         access: config.access.clone(),
+        devices: config.device_rules.clone(),
+        balancers: config.balancers.clone(),
         observation: config.observation,
-        token: Token::new(secrets.secret.expose().to_owned(), next),
+        token: Token::new(secrets.secret.expose().to_owned(), next, limits.sessions_per_token_max),
         device_certs: config.device_certs.clone(),
     }
 }

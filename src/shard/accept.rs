@@ -5,9 +5,11 @@
 //! **Not here.** Who is let in (`port`, `edge::api`).
 
 use crate::policy::counts::Count;
-use crate::shard::port::Port;
+use crate::shard::cipher::Cipher;
+use crate::shard::port::{Arrival, Port};
+use crate::shard::proxied;
 use crate::shard::resources::Resources;
-use crate::shard::ring::{Accepted, Listener, Stream};
+use crate::shard::ring::{self, Accepted, Listener, Stream};
 use crate::shard::secured_port::SecuredPort;
 use crate::shard::slots::Slot;
 use std::io;
@@ -43,7 +45,13 @@ pub async fn devices(port: Weak<Port>, listener: Rc<Listener>) {
         // Another shard may have taken the last slot meanwhile; then the connection waits here.
         let Some(slot) = wait_for_room(&resources, &listener).await else { return };
         let Some(port) = port.upgrade() else { return };
-        port.admit(stream, SocketAddr::new(peer.ip().to_canonical(), peer.port()), slot);
+        let remote = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        if resources.rules().balancers.devices.has(remote.ip()) {
+            let port = Rc::downgrade(&port);
+            ring::spawn(proxied::admit(port, resources.clone(), stream, remote, slot));
+        } else {
+            port.admit(Arrival { stream, remote, slot, first: Vec::new(), cipher: Cipher::Plain });
+        }
     }
 }
 

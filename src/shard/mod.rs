@@ -9,6 +9,8 @@ pub mod cipher;
 pub mod commands;
 pub mod credit;
 pub mod device;
+mod expiry;
+pub mod gate;
 pub mod handover;
 pub mod ledger;
 pub mod log_gate;
@@ -17,6 +19,7 @@ pub mod outbox;
 pub mod port;
 pub mod presence;
 pub mod process;
+pub mod proxied;
 pub mod pulse;
 pub mod resources;
 pub mod ring;
@@ -104,6 +107,7 @@ impl Shard {
     pub async fn run(self: Rc<Self>, mut mailbox: mpsc::Receiver<Request>) {
         ring::spawn(device::watch_under_way(self.resources.clone()));
         ring::spawn(pulse::beat(self.resources.clone()));
+        ring::spawn(expiry::watch(self.clone()));
         let mut batch = Vec::with_capacity(BATCH_REQUESTS);
         let mut since_turn = 0;
         while mailbox.recv_many(&mut batch, BATCH_REQUESTS).await > 0 {
@@ -143,6 +147,7 @@ impl Shard {
             Request::Survey { .. } | Request::Gather { .. } | Request::Disconnect { .. } => self.look_through(request),
             Request::SetRules { rules, reply } => {
                 self.resources.set_rules(rules);
+                self.follow_rules();
                 // It has room for a reply of each shard.
                 let _ = reply.try_send(self.resources.shard);
             }
@@ -156,6 +161,17 @@ impl Shard {
             Request::HandOver { meanwhile, reply } => self.hand_over(meanwhile, reply),
             Request::Inherit { sockets } => self.inherit(sockets),
             Request::Resume => self.resume(),
+        }
+    }
+
+    /// Has the open ports go by the rules as they stand. No socket is opened that could not be handed over.
+    fn follow_rules(&self) {
+        let may_open = !self.frozen.get() && !self.is_draining();
+        for port in self.ports.borrow().values() {
+            port.follow_rules();
+            if may_open {
+                port.follow_balancers(&self.held);
+            }
         }
     }
 

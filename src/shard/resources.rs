@@ -1,6 +1,6 @@
 //! What the ports and sessions of one shard share.
 //!
-//! **Invariants.** It belongs to one thread; only budgets, slots and mailboxes reach beyond it.
+//! **Invariants.** It belongs to one thread; only budgets, slots, the gate and mailboxes reach beyond it.
 //! **Not here.** Ports and sessions themselves.
 
 use crate::policy::budget::Budget;
@@ -14,7 +14,8 @@ use crate::policy::refusals::{Refusal, Refusals, Refused};
 use crate::policy::roster::SessionId;
 use crate::policy::rules::{Reloads, Rules};
 use crate::shard::device::{Device, WriteQueue};
-use crate::shard::log_gate::LogGate;
+use crate::shard::gate::Gate;
+use crate::shard::log_gate::{AddressLogGate, LogGate};
 use crate::shard::mailbox::Peers;
 use crate::shard::presence::Presence;
 use crate::shard::process;
@@ -40,6 +41,8 @@ const SURVEYS_MAX: usize = 2;
 /// What the whole process shares; clones are the same.
 #[derive(Debug, Clone)]
 pub struct Shared {
+    /// Limits of one source.
+    pub gate: Gate,
     /// The process's log.
     pub log: LogControl,
     /// The way to every shard.
@@ -86,13 +89,15 @@ impl Shared {
     /// Everything free, from here on.
     pub fn new(limits: &Limits, log: LogControl, peers: Peers, vitals: Vitals) -> Self {
         let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let started = Started { at: Instant::now(), since_epoch };
         let reloads = Reloads::default();
         reloads.succeeded(since_epoch);
         Shared {
+            gate: Gate::new(limits, peers.shards(), started.at),
             log,
             peers,
             vitals,
-            started: Started { at: Instant::now(), since_epoch },
+            started,
             device_slots: Slots::new(limits.devices_max),
             ports: Budget::new(limits.ports_max),
             sessions: Budget::new(limits.sessions_max),
@@ -109,6 +114,7 @@ impl Shared {
         self.sessions.set_limit(limits.sessions_max);
         self.taps.set_limit(limits.taps_max);
         self.session_memory.set_limit(limits.session_memory_bytes_max);
+        self.gate.set_limits(limits);
     }
 }
 
@@ -172,6 +178,10 @@ pub struct Resources {
     pub gathered: RefCell<Vec<u8>>,
     /// For lines about accepting that pauses.
     pub accept_log: LogGate,
+    /// For lines about balancers that do not say whose a connection is.
+    pub proxy_log: AddressLogGate,
+    /// For lines about sources that flap.
+    pub flapping_log: AddressLogGate,
     /// For lines about datagram sockets that fail.
     pub datagram_log: LogGate,
     /// Where a session reads on without waiting.
@@ -212,6 +222,8 @@ impl Resources {
             spare_queues: RefCell::default(),
             gathered: RefCell::default(),
             accept_log: LogGate::default(),
+            proxy_log: AddressLogGate::default(),
+            flapping_log: AddressLogGate::default(),
             datagram_log: LogGate::default(),
             scratch: RefCell::new(vec![0; READ_ON_BYTES]),
             datagrams: RefCell::new(None),

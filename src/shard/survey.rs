@@ -6,7 +6,7 @@
 
 use super::Shard;
 use crate::policy::ending::DeviceEnd;
-use crate::policy::listing::{DeviceRow, Kind, Page, PortRow, Query, RefusalRow, RowOf};
+use crate::policy::listing::{DeviceRow, FlapRow, Kind, Page, PortRow, Query, RefusalRow, RowOf};
 use crate::policy::port_id::PortId;
 use crate::policy::roster::SessionId;
 use crate::shard::port::Port;
@@ -55,7 +55,7 @@ impl Shard {
         identities
     }
 
-    /// Disconnects those that are still there, and says how many that were.
+    /// Disconnects those that are still there, or forgives those that flap, and says how many that were.
     pub(super) async fn disconnect(&self, kind: Kind, identities: &[u128]) -> usize {
         let mut count = 0;
         for some in identities.chunks(SLICE_ENDINGS) {
@@ -63,6 +63,7 @@ impl Shard {
                 count += usize::from(match kind {
                     Kind::Drivers => self.disconnect_driver(*identity),
                     Kind::Devices => self.disconnect_device(*identity).is_some(),
+                    Kind::Flapping => self.resources.shared.gate.forgive(FlapRow::of_identity(*identity)),
                     Kind::Ports | Kind::Refusals => false,
                 });
             }
@@ -89,6 +90,7 @@ impl Shard {
             Kind::Ports => self.visit_ports(query, each).await,
             Kind::Drivers => self.visit_drivers(query, each).await,
             Kind::Refusals => self.visit_refusals(query, each),
+            Kind::Flapping => self.visit_flapping(query, each).await,
             Kind::Devices => {
                 let mut slice = Slice::default();
                 for port in self.ports_of(query) {
@@ -115,6 +117,18 @@ impl Shard {
             if query.takes(row.as_row(), 0, |_| true) {
                 each(row);
             }
+        }
+    }
+
+    /// Sources are the process's: each shard looks through a part of them.
+    async fn visit_flapping(&self, query: &Query, mut each: impl FnMut(RowOf)) {
+        let mut slice = Slice::default();
+        for (ip, flap) in self.resources.shared.gate.flapping(self.resources.shard) {
+            let row = RowOf::Flap(FlapRow { ip, flap });
+            if query.takes(row.as_row(), 0, |_| true) {
+                each(row);
+            }
+            slice.spend(1).await;
         }
     }
 

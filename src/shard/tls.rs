@@ -163,12 +163,13 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// Shakes hands with whoever has connected, for `time_max` at most.
+/// Shakes hands with whoever has connected, and has sent `read` already, for `time_max` at most.
 ///
 /// # Errors
 /// Why it came to nothing. The socket is to be shut down next.
 pub async fn shake_hands(
     stream: &Stream,
+    read: Vec<u8>,
     config: Arc<ServerConfig>,
     time_max: Duration,
     resources: &Resources,
@@ -183,12 +184,15 @@ pub async fn shake_hands(
         slow.abandon_send();
         slow.interrupt();
     });
-    let mut first = Vec::new();
+    let (mut first, mut read) = (Vec::new(), Some(read).filter(|read| !read.is_empty()));
     loop {
-        let bytes = match stream.receive(&resources.pool).await {
-            Ok(Receipt::Data(bytes)) => bytes.to_vec(),
-            Ok(Receipt::Interrupted) => return Err(HandshakeFault::Late),
-            Ok(Receipt::End) | Err(_) => return Err(HandshakeFault::Gone),
+        let bytes = match read.take() {
+            Some(read) => read,
+            None => match stream.receive(&resources.pool).await {
+                Ok(Receipt::Data(bytes)) => bytes.to_vec(),
+                Ok(Receipt::Interrupted) => return Err(HandshakeFault::Late),
+                Ok(Receipt::End) | Err(_) => return Err(HandshakeFault::Gone),
+            },
         };
         let turn = resources.tls.turn().await;
         let opened = cipher.open(&bytes);

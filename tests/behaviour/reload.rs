@@ -13,6 +13,8 @@ scenarios! {
     allow_lists_count_for_those_who_join_from_then_on,
     limits_are_raised_and_lowered,
     devices_beyond_a_lowered_limit_stay_and_the_next_waits,
+    a_limit_of_a_source_counts_the_devices_that_are_there,
+    rules_of_devices_reach_the_ports_that_are_open,
     a_session_keeps_the_buffers_that_it_joined_with,
     the_log_level_is_reloaded,
     a_bad_file_keeps_the_settings_and_says_so,
@@ -195,6 +197,66 @@ fn devices_beyond_a_lowered_limit_stay_and_the_next_waits(shards: usize) {
         folder.reload(daemon, "");
         let _fifth = Device::connect("127.0.0.1", port);
         driver.opened();
+    });
+}
+
+fn a_limit_of_a_source_counts_the_devices_that_are_there(shards: usize) {
+    let folder = Folder::with("");
+    folder.setup(shards).run(|daemon| {
+        // Ports of several shards.
+        let mut joined: Vec<_> = (0..2 * shards)
+            .map(|_| {
+                let port = free_port();
+                (port, daemon.join_tcp(port, "127.0.0.0/8"))
+            })
+            .collect();
+        let mut there: Vec<_> =
+            joined.iter_mut().map(|(port, driver)| (Device::connect("127.0.0.7", *port), driver.opened())).collect();
+        let refused = || daemon.count("devices_refused_source_limit");
+        let (port, last) = joined.last_mut().unwrap();
+        let (limit, port) = (there.len(), *port);
+        // Nobody goes as it is met, and nobody comes.
+        folder.reload(daemon, &format!("devices_per_source_max = {limit}\n"));
+        Device::connect("127.0.0.7", port).is_disconnected();
+        assert_eq!((refused(), daemon.held("devices")), (1, limit as u64));
+        let _other_source = Device::connect("127.0.0.8", port);
+        last.opened();
+        // One that was there before the limit makes room as it goes.
+        let (device, addr) = there.pop().unwrap();
+        drop(device);
+        last.closed(&addr);
+        there.push((Device::connect("127.0.0.7", port), last.opened()));
+        folder.reload(daemon, "");
+        there.push((Device::connect("127.0.0.7", port), last.opened()));
+        // It counts all of them, those that came while there was none included.
+        folder.reload(daemon, &format!("devices_per_source_max = {}\n", limit + 1));
+        Device::connect("127.0.0.7", port).is_disconnected();
+        assert_eq!(refused(), 2);
+    });
+}
+
+fn rules_of_devices_reach_the_ports_that_are_open(shards: usize) {
+    let folder = Folder::with("");
+    folder.setup(shards).run(|daemon| {
+        let port = free_port();
+        let mut driver = daemon.join_tcp(port, "127.0.0.7,192.0.2.7");
+        let mut old = Device::connect("127.0.0.7", port);
+        let addr = driver.opened();
+        folder.reload(daemon, &format!("replace_devices = [{port}]\n"));
+        let _new = Device::connect("127.0.0.7", port);
+        driver.closed(&addr);
+        let addr = driver.opened();
+        old.is_disconnected();
+        folder.reload(daemon, "device_proxy_from = ['127.0.0.9', '::1']\n");
+        for balancer in ["127.0.0.9", "::1"] {
+            let mut balanced = Device::connect(balancer, port);
+            balanced.send(b"PROXY TCP4 192.0.2.7 10.0.0.1 4711 80\r\n");
+            let behind = driver.opened();
+            drop(balanced);
+            driver.closed(&behind);
+        }
+        folder.reload(daemon, &format!("device_idle_seconds_max = ['{port}=1', 600]\n"));
+        driver.closed(&addr);
     });
 }
 

@@ -10,6 +10,7 @@ use crate::harness::{BASES, Opcode, UPGRADE, eventually, free_port, pattern, wri
 scenarios! {
     a_tap_sees_both_directions_of_a_device_in_order,
     a_tap_sees_datagrams_in_both_directions,
+    what_came_with_a_balancers_header_is_tapped,
     a_message_for_two_drivers_is_tapped_once,
     a_tap_may_be_for_one_device,
     a_tap_may_be_for_one_driver,
@@ -136,6 +137,21 @@ fn a_tap_sees_datagrams_in_both_directions(shards: usize) {
             assert!(tap.next() == format!("received 127.0.0.1 {} {text}", device.port()));
             assert!(tap.next() == format!("write 127.0.0.1 {} by mod-1 {text}", device.port()));
         }
+    });
+}
+
+fn what_came_with_a_balancers_header_is_tapped(shards: usize) {
+    Setup::new(shards).variable("DISPATCH_DEVICE_PROXY_FROM", "127.0.0.9").run(|daemon| {
+        let port = free_port();
+        let mut driver = daemon.join_as("mod-1", Transport::Tcp, port, "192.0.2.7");
+        let mut tap = Tap::open(daemon, "tcp", port, "");
+        let mut device = Device::connect("127.0.0.9", port);
+        device.send(b"PROXY TCP4 192.0.2.7 10.0.0.1 4711 80\r\nfirst");
+        let addr = driver.opened();
+        driver.received(&addr, b"first");
+        tap.sees(&["opened 192.0.2.7 0", "received 192.0.2.7 0 first"]);
+        drop(device);
+        tap.sees(&["closed 192.0.2.7 0"]);
     });
 }
 

@@ -14,6 +14,9 @@ use serde_json::{Map, Value, json};
 /// The greatest integer that every JSON reader has exactly.
 const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
 
+/// An IPv6 address is no longer.
+const ADDRESS_CHARS_MAX: usize = 45;
+
 /// The shape of a page's end, which is not to be understood.
 const CURSOR: &str = "^-?[a-z_]+~[0-9a-f]+~[0-9a-f]+$";
 
@@ -60,7 +63,8 @@ fn operation(path: &str, route: &Route, method: &str) -> Value {
     let mut operation = json!({ "summary": route.summary, "operationId": operation_id });
     if route.needs_token {
         responses.insert("401".into(), answer("The token is wrong or missing", "Error"));
-        responses.insert("429".into(), answer("Too many failed tokens from this address", "Error"));
+        let failed = || answer("Too many failed tokens from this address", "Error");
+        responses.entry("429").or_insert_with(failed);
         operation["security"] = json!([{ "header": [] }, { "query": [] }]);
     }
     match route.endpoint {
@@ -82,12 +86,13 @@ fn operation(path: &str, route: &Route, method: &str) -> Value {
 }
 
 /// Status, description and schema of the answers that are no upgrade.
-const JOIN_REFUSALS: [(&str, &str, &str); 6] = [
+const JOIN_REFUSALS: [(&str, &str, &str); 7] = [
     ("400", "A parameter is bad", "ParameterError"),
     ("403", "The port, or an entry of accept, is not allowed", "Error"),
     ("409", "Another program has the port, or it is open in the other way (TLS or not)", "Error"),
     ("422", "A parameter is missing", "ParameterError"),
     ("426", "The request is no WebSocket upgrade", "Error"),
+    ("429", "As many sessions of this token as there may be, or too many failed tokens from this address", "Error"),
     ("503", "No room, or the daemon is stopping", "Error"),
 ];
 const TAP_REFUSALS: [(&str, &str, &str); 4] = [
@@ -133,7 +138,8 @@ fn responses(route: &Route, method: &str) -> Map<String, Value> {
         Endpoint::List(kind) => {
             responses.insert("400".into(), answer("A parameter is bad or not known", "ParameterError"));
             if method == "delete" {
-                responses.insert("200".into(), answer("They are disconnected", "Disconnected"));
+                let (description, schema) = schemas::done(kind, "They are");
+                responses.insert("200".into(), answer(&description, schema));
                 responses.insert("409".into(), answer("Not as many match as are expected", "Mismatch"));
                 responses.insert("422".into(), answer("`expected` is missing", "ParameterError"));
             } else {
@@ -149,10 +155,10 @@ fn responses(route: &Route, method: &str) -> Map<String, Value> {
         }
         Endpoint::One(kind) => {
             let (description, schema) = match method {
-                "delete" => ("It is disconnected", "Disconnected"),
-                _ => ("It", schemas::row_of(kind)),
+                "delete" => schemas::done(kind, "It is"),
+                _ => ("It".to_owned(), schemas::row_of(kind)),
             };
-            responses.insert("200".into(), answer(description, schema));
+            responses.insert("200".into(), answer(&description, schema));
             responses.insert("404".into(), answer("There is none", "Error"));
         }
     }
@@ -195,6 +201,7 @@ fn path_parameters(route: &Route) -> Option<Value> {
             let schema = match part {
                 "transport" => json!({ "type": "string", "enum": ["tcp", "udp"] }),
                 "port" => json!({ "type": "integer", "minimum": 1, "maximum": 65535 }),
+                "address" => json!({ "type": "string", "maxLength": ADDRESS_CHARS_MAX }),
                 _ => json!({ "type": "integer", "minimum": 0, "maximum": MAX_SAFE_INTEGER }),
             };
             json!({ "name": part, "in": "path", "required": true, "schema": schema })
@@ -205,11 +212,14 @@ fn path_parameters(route: &Route) -> Option<Value> {
 
 fn list_parameters(kind: Kind, method: &str) -> Value {
     let query = |name: &str, description: &str, schema: Value| json!({ "name": name, "in": "query", "description": description, "schema": schema });
-    let mut parameters = vec![
-        query("transport", "Rows of this transport", json!({ "type": "string", "enum": ["tcp", "udp"] })),
-        query("port", "Rows of this port", json!({ "type": "integer", "minimum": 1, "maximum": 65535 })),
-    ];
-    if kind != Kind::Refusals {
+    let mut parameters = Vec::new();
+    if kind != Kind::Flapping {
+        let port = json!({ "type": "integer", "minimum": 1, "maximum": 65535 });
+        let transport = json!({ "type": "string", "enum": ["tcp", "udp"] });
+        parameters.push(query("transport", "Rows of this transport", transport));
+        parameters.push(query("port", "Rows of this port", port));
+    }
+    if !matches!(kind, Kind::Refusals | Kind::Flapping) {
         parameters.push(query("backlog", "Rows for which bytes wait", json!({ "type": "boolean" })));
     }
     if kind != Kind::Ports {
@@ -228,7 +238,7 @@ fn list_parameters(kind: Kind, method: &str) -> Value {
     if method == "delete" {
         let mut expected = query(
             "expected",
-            "How many rows match; where it is another number, none is disconnected",
+            "How many rows match; where it is another number, nothing is done",
             json!({ "type": "integer", "minimum": 0, "maximum": 100_000 }),
         );
         expected["required"] = json!(true);

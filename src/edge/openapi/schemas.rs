@@ -34,6 +34,7 @@ pub fn row_of(kind: Kind) -> &'static str {
         Kind::Drivers => "Driver",
         Kind::Devices => "Device",
         Kind::Refusals => "Refusal",
+        Kind::Flapping => "Flapping",
     }
 }
 
@@ -44,7 +45,26 @@ pub fn page_of(kind: Kind) -> &'static str {
         Kind::Drivers => "Drivers",
         Kind::Devices => "Devices",
         Kind::Refusals => "Refusals",
+        Kind::Flapping => "FlappingPage",
     }
+}
+
+/// What DELETE does with rows of a kind, and the schema that says with how many.
+pub fn done(kind: Kind, subject: &str) -> (String, &'static str) {
+    match kind {
+        Kind::Flapping => (format!("{subject} refused no longer"), "Forgiven"),
+        _ => (format!("{subject} disconnected"), "Disconnected"),
+    }
+}
+
+fn flapping() -> Value {
+    let count = json!({ "type": "integer", "minimum": 0 });
+    json!({
+        "type": "object",
+        "required": ["address", "since", "until", "times"],
+        "additionalProperties": false,
+        "properties": { "address": { "type": "string" }, "since": count, "until": count, "times": count }
+    })
 }
 
 /// A row with these numbers and texts, and a port.
@@ -76,7 +96,7 @@ fn refusal() -> Value {
         "additionalProperties": false,
         "properties": {
             "time": { "type": "integer", "minimum": 0 },
-            "what": { "type": "string", "enum": ["device", "datagram", "join", "token"] },
+            "what": { "type": "string", "enum": ["device", "datagram", "join", "token", "connection"] },
             "address": { "type": "string" },
             "transport": { "type": "string", "nullable": true },
             "port": { "type": "integer", "nullable": true },
@@ -158,7 +178,12 @@ pub fn schemas() -> Value {
         "Devices": page("Device"),
         "Refusals": page("Refusal"),
         "Refusal": refusal(),
+        "FlappingPage": page("Flapping"),
+        "Flapping": flapping(),
         "LogLevel": { "type": "object", "required": ["filter"], "properties": { "filter": text } },
+        "Forgiven": {
+            "type": "object", "required": ["forgiven"], "properties": { "forgiven": count }
+        },
         "Disconnected": {
             "type": "object", "required": ["disconnected"], "properties": { "disconnected": count }
         },

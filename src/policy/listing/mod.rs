@@ -12,7 +12,7 @@ mod query;
 mod rows;
 
 pub use query::{Fault, Query, Scope, VALUE_BYTES_MAX, port_number};
-pub use rows::{DeviceRow, DriverRow, PortRow, RefusalRow, Row, RowOf};
+pub use rows::{DeviceRow, DriverRow, FlapRow, PortRow, RefusalRow, Row, RowOf};
 
 use std::collections::BinaryHeap;
 
@@ -39,6 +39,8 @@ pub enum Kind {
     Devices,
     /// What was refused.
     Refusals,
+    /// Sources that connect too often, and are refused for a while.
+    Flapping,
 }
 
 /// What a list is ordered by.
@@ -84,6 +86,7 @@ impl Order {
             Kind::Drivers => &[Identity, Address, Since, LastSeen, BytesReceived, BytesWritten, Backlog, Credit],
             Kind::Devices => &[Identity, Address, Since, LastSeen, BytesReceived, BytesWritten, Backlog],
             Kind::Refusals => &[LastSeen, Address],
+            Kind::Flapping => &[Address, Since],
         }
     }
 }

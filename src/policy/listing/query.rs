@@ -8,6 +8,7 @@ use super::{Kind, Order, PAGE_ROWS, PAGE_ROWS_MAX, Place};
 use crate::policy::port_id::{PortId, Transport};
 use crate::policy::sources::Sources;
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 /// The longest value of a parameter.
@@ -110,6 +111,11 @@ impl Query {
         }
     }
 
+    /// The one row of a kind that is about this address.
+    pub fn of_address(kind: Kind, ip: IpAddr) -> Query {
+        Query { address: Some(Sources::from(ip)), rows_max: 1, expected: Some(1), ..Query::all(kind) }
+    }
+
     /// One row of a kind, of which there is to be one.
     pub fn one(kind: Kind, port: Option<PortId>, id: Option<u64>) -> Query {
         let (transport, number) = (port.map(|port| port.transport), port.map(|port| port.number));
@@ -124,17 +130,18 @@ impl Query {
     /// Takes one parameter.
     fn take(&mut self, name: &str, value: &str) -> Result<(), Cow<'static, str>> {
         let about_remotes = matches!(self.kind, Kind::Drivers | Kind::Devices);
-        let has_backlog = self.kind != Kind::Refusals;
+        let has_backlog = !matches!(self.kind, Kind::Refusals | Kind::Flapping);
+        let has_port = self.kind != Kind::Flapping;
         match name {
-            "transport" => self.transport = Some(Transport::parse(value).ok_or("must be tcp or udp")?),
-            "port" => self.port = Some(port_number(value).ok_or("must be a number from 1 to 65535")?),
+            "transport" if has_port => self.transport = Some(Transport::parse(value).ok_or("must be tcp or udp")?),
+            "port" if has_port => self.port = Some(port_number(value).ok_or("must be a number from 1 to 65535")?),
             "backlog" if has_backlog => self.has_backlog = flag(value).ok_or("must be true or false")?,
             "limit" => {
                 let rows = value.parse().ok().filter(|rows| (1..=PAGE_ROWS_MAX).contains(rows));
                 self.rows_max = rows.ok_or_else(|| format!("must be a number from 1 to {PAGE_ROWS_MAX}"))?;
             }
             "sort" => self.take_order(value)?,
-            "expected" if about_remotes => {
+            "expected" if about_remotes || self.kind == Kind::Flapping => {
                 let expected = value.parse().ok().filter(|expected| *expected <= EXPECTED_MAX);
                 self.expected = Some(expected.ok_or_else(|| format!("must be a number up to {EXPECTED_MAX}"))?);
             }
@@ -253,6 +260,7 @@ mod tests {
         }
         assert_eq!(Query::parse(Kind::Refusals, "backlog=true").unwrap_err().parameter, "backlog");
         assert_eq!(Query::parse(Kind::Ports, "module=x").unwrap_err().parameter, "module");
+        assert_eq!(Query::parse(Kind::Flapping, "address=::1&port=1").unwrap_err().parameter, "port");
         assert!(Query::parse(Kind::Devices, &format!("module={}", "a".repeat(VALUE_BYTES_MAX + 1))).is_err());
         assert!(Query::parse(Kind::Drivers, "bearer_token=x&sort=-credit_bytes&after=-credit_bytes~0~a").is_ok());
     }
@@ -271,7 +279,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_text_never_panics(text in ".{0,80}") {
-            for kind in [Kind::Ports, Kind::Drivers, Kind::Devices, Kind::Refusals] {
+            for kind in [Kind::Ports, Kind::Drivers, Kind::Devices, Kind::Refusals, Kind::Flapping] {
                 let _ = Query::parse(kind, &text);
             }
         }

@@ -4,9 +4,10 @@
 //! **Not here.** Which rows there are (`shard::survey`).
 
 use super::Order;
+use crate::policy::origins::Flap;
 use crate::policy::port_id::{PortId, Transport};
 use crate::policy::refusals::Refusal;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
@@ -100,6 +101,22 @@ pub struct RefusalRow {
     pub refusal: Refusal,
 }
 
+/// A source that is refused for a while.
+#[derive(Debug, Clone, Copy)]
+pub struct FlapRow {
+    /// Its address.
+    pub ip: IpAddr,
+    /// Since when, until when, and how often.
+    pub flap: Flap,
+}
+
+impl FlapRow {
+    /// The address that an identity stands for.
+    pub fn of_identity(identity: u128) -> IpAddr {
+        Ipv6Addr::from_bits(identity).to_canonical()
+    }
+}
+
 /// What filters and orders want to know of a row.
 pub trait Row {
     /// Its port, where it has one.
@@ -127,6 +144,8 @@ pub enum RowOf {
     Device(DeviceRow),
     /// A refusal.
     Refusal(RefusalRow),
+    /// A source that flaps.
+    Flap(FlapRow),
 }
 
 impl RowOf {
@@ -137,6 +156,7 @@ impl RowOf {
             RowOf::Driver(row) => row,
             RowOf::Device(row) => row,
             RowOf::Refusal(row) => row,
+            RowOf::Flap(row) => row,
         }
     }
 }
@@ -292,6 +312,39 @@ impl Row for RefusalRow {
         match order {
             Order::LastSeen => self.refusal.at.as_nanos(),
             Order::Address => address_value(self.refusal.ip),
+            _ => 0,
+        }
+    }
+}
+
+impl Row for FlapRow {
+    fn port(&self) -> Option<PortId> {
+        None
+    }
+
+    fn identity(&self) -> u128 {
+        match self.ip {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
+            IpAddr::V6(ip) => ip.to_bits(),
+        }
+    }
+
+    fn ip(&self) -> Option<IpAddr> {
+        Some(self.ip)
+    }
+
+    fn seen_s(&self) -> u32 {
+        u32::try_from(self.flap.since.as_secs()).unwrap_or(u32::MAX)
+    }
+
+    fn backlog_bytes(&self) -> usize {
+        0
+    }
+
+    fn value(&self, order: Order) -> u128 {
+        match order {
+            Order::Since => self.flap.since.as_nanos(),
+            Order::Address => address_value(self.ip),
             _ => 0,
         }
     }

@@ -187,12 +187,27 @@ impl Metrics {
             ("dispatch_session_slots_limit", "Places of sessions (--sessions-max).", limit(limits.sessions_max as u64)),
             ("dispatch_tap_slots", "Taps that are open.", process.taps as f64),
             ("dispatch_tap_slots_limit", "Places of taps (--taps-max).", limits.taps_max as f64),
+            (
+                "dispatch_session_slots_per_token_limit",
+                "Sessions that one token may have (--sessions-per-token-max).",
+                limit(limits.sessions_per_token_max as u64),
+            ),
             ("dispatch_device_slots", "Places of TCP devices that are taken.", process.devices as f64),
             ("dispatch_device_slots_limit", "Places of TCP devices (--devices-max).", limit(limits.devices_max as u64)),
             (
                 "dispatch_device_slots_per_port_limit",
                 "TCP devices that one port may have (--devices-per-port-max).",
                 limit(limits.devices_per_port_max as u64),
+            ),
+            (
+                "dispatch_device_slots_per_source_limit",
+                "TCP devices that one source may have (--devices-per-source-max).",
+                limit(limits.devices_per_source_max as u64),
+            ),
+            (
+                "dispatch_source_connects_per_second_limit",
+                "How often one source may connect (--source-connects-per-second-max).",
+                limit(limits.source_connects_per_second_max as u64),
             ),
             ("dispatch_handshakes", "Connections to the API that have not joined.", sum(|shard| shard.handshakes)),
             (

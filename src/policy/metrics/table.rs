@@ -21,12 +21,35 @@ pub struct Family {
 /// A family of counters, and which of its samples shows which count.
 pub(super) type Counter = (&'static str, &'static str, &'static [(&'static [(&'static str, &'static str)], Count)]);
 
-pub(super) const COUNTERS: [Counter; 24] = [
+pub(super) const COUNTERS: [Counter; 27] = [
     ("dispatch_devices_opened_total", "TCP devices that were let in.", &[(&[], Count::DevicesOpened)]),
     (
         "dispatch_devices_refused_total",
-        "TCP devices that were not let in, by reason: no driver accepts the source, or the port is full.",
-        &[(&[("reason", "source")], Count::DevicesRefusedSource), (&[("reason", "limit")], Count::DevicesRefusedLimit)],
+        "TCP devices that were not let in, by reason: no driver accepts the source, the port is full, the source has as \
+         many as it may, the source flaps, it connected again before, or its balancer does not say whose it is.",
+        &[
+            (&[("reason", "source")], Count::DevicesRefusedSource),
+            (&[("reason", "limit")], Count::DevicesRefusedLimit),
+            (&[("reason", "source_limit")], Count::DevicesRefusedSourceLimit),
+            (&[("reason", "flapping")], Count::DevicesRefusedFlapping),
+            (&[("reason", "replaced")], Count::DevicesRefusedReplaced),
+            (&[("reason", "proxy")], Count::DevicesRefusedProxy),
+        ],
+    ),
+    (
+        "dispatch_connections_refused_total",
+        "Connections to the API that were ended, as their balancer does not say whose they are.",
+        &[(&[("reason", "proxy")], Count::ConnectionsRefusedProxy)],
+    ),
+    (
+        "dispatch_balancer_checks_total",
+        "Connections of balancers' own, as health checks are.",
+        &[(&[], Count::BalancerChecks)],
+    ),
+    (
+        "dispatch_sources_flapping_total",
+        "Times that a source began to be refused, as it connected too often.",
+        &[(&[], Count::SourcesFlapping)],
     ),
     ("dispatch_devices_stalled_total", "TCP devices that held back their driver.", &[(&[], Count::DevicesStalled)]),
     (

@@ -6,38 +6,27 @@
 
 use crate::policy::counts::Count;
 use crate::policy::port_id::PortId;
-use crate::shard::port::Port;
-use crate::shard::ring::Stream;
+use crate::shard::port::{Arrival, Port};
 use crate::shard::secured_port::SecuredPort;
-use crate::shard::slots::Slot;
 use crate::shard::tls::{self, HandshakeFault};
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::rc::{Rc, Weak};
 
-/// Whoever has connected to a port, and is no device yet.
-pub struct Entering {
-    /// Its socket.
-    pub stream: Stream,
-    /// Its address, in canonical form.
-    pub remote: SocketAddr,
-    /// Its place among the devices.
-    pub slot: Slot,
-}
-
 /// Shakes hands, and has the port let the device in. A task of its own.
-pub async fn shake_hands(port: Weak<Port>, secured: Rc<SecuredPort>, entering: Entering) {
+pub async fn shake_hands(port: Weak<Port>, secured: Rc<SecuredPort>, mut arrival: Arrival) {
     let Some((id, resources)) = port.upgrade().map(|port| (port.id(), port.resources().clone())) else { return };
     let Ok(_room) = secured.room.acquire().await else { return };
-    let _under_way = secured.begin(&entering.stream);
+    let _under_way = secured.begin(&arrival.stream);
     let limits = resources.limits();
     let config = secured.identity().config.clone();
-    let shaken = tls::shake_hands(&entering.stream, config, limits.tls_handshake_time_max, &resources).await;
+    let first = std::mem::take(&mut arrival.first);
+    let shaken = tls::shake_hands(&arrival.stream, first, config, limits.tls_handshake_time_max, &resources).await;
     let fault = match shaken {
         Ok(done) => {
             let count = if done.is_resumed { Count::DeviceHandshakesResumed } else { Count::DeviceHandshakesFull };
             resources.counts.one(count);
             if let Some(port) = port.upgrade() {
-                port.admit_secured(entering, done);
+                port.enter(Arrival { cipher: done.cipher, first: done.first, ..arrival });
             }
             return;
         }
@@ -48,7 +37,7 @@ pub async fn shake_hands(port: Weak<Port>, secured: Rc<SecuredPort>, entering: E
         HandshakeFault::Late => Count::DeviceHandshakesLate,
         HandshakeFault::Gone => Count::DeviceHandshakesGone,
     });
-    let Entering { stream, remote, .. } = entering;
+    let Arrival { stream, remote, .. } = arrival;
     if !matches!(fault, HandshakeFault::Gone)
         && let Some(left_out) = resources.tls.failed_log.pass(remote.ip())
     {

@@ -10,7 +10,7 @@ mod entering;
 mod queue;
 mod writing;
 
-pub use entering::{Entering, shake_hands};
+pub use entering::shake_hands;
 pub use queue::WriteQueue;
 pub use writing::{send_unsent, watch_under_way};
 
@@ -27,10 +27,10 @@ use crate::shard::port::Port;
 use crate::shard::resources::Resources;
 use crate::shard::ring::{Receipt, Stream};
 use crate::shard::slots::Slot;
-use crate::shard::tls::Secured;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::num::NonZeroU32;
 use std::rc::{Rc, Weak};
 use writing::FlushFor;
 
@@ -49,6 +49,8 @@ pub struct Device {
     /// In seconds since the start of the process, as is the next.
     since_s: u32,
     seen_s: Cell<u32>,
+    /// When it last took anything.
+    taken_s: Cell<u32>,
     received_bytes: Cell<u64>,
     written_bytes: Cell<u64>,
     port: Weak<Port>,
@@ -89,19 +91,12 @@ impl Device {
             remote_port,
             since_s: now_s,
             seen_s: Cell::new(now_s),
+            taken_s: Cell::new(now_s),
             received_bytes: Cell::new(0),
             written_bytes: Cell::new(0),
             port: Rc::downgrade(port),
             ledger: ledger.clone(),
         })
-    }
-
-    /// Takes over what the handshake came to; gives back what the device has sent behind it.
-    pub fn secure(&self, secured: Secured) -> Vec<u8> {
-        if let Some(port) = &self.ledger.secured {
-            port.keep(self.id, secured.cipher);
-        }
-        secured.first
     }
 
     fn resources(&self) -> &Rc<Resources> {
@@ -135,6 +130,22 @@ impl Device {
             written_bytes: self.written_bytes.get(),
             backlog_bytes: self.queue.borrow().as_ref().map_or(0, |queue| queue.bytes()),
         }
+    }
+
+    /// When it ends by itself if nothing comes or goes meanwhile, in seconds since the start, and how; `None` where its
+    /// port sets no bound.
+    pub fn due(&self) -> Option<(u32, DeviceEnd)> {
+        // A second more, as times are rounded down.
+        let after = |from_s: u32, time_s: NonZeroU32| from_s.saturating_add(time_s.get()).saturating_add(1);
+        let active_s = self.seen_s.get().max(self.taken_s.get());
+        let idle = self.ledger.idle_s_max().map(|time_s| (after(active_s, time_s), DeviceEnd::Idle));
+        let aged = self.ledger.age_s_max().map(|time_s| (after(self.since_s, time_s), DeviceEnd::Aged));
+        idle.into_iter().chain(aged).min_by_key(|(at_s, _)| *at_s)
+    }
+
+    /// Whether it has sent bytes that wait, as its drivers have no room for them.
+    pub fn is_held_back(&self) -> bool {
+        self.stream.has_unread()
     }
 
     /// Whether a driver with this module id accepts it.
@@ -195,7 +206,7 @@ impl Device {
 
     /// Nothing more is written: the device sees the end at once, also while its reader waits for a driver.
     fn finish_writing(&self) {
-        if self.ending.get() == Some(DeviceEnd::Operator) {
+        if self.ending.get().is_some_and(DeviceEnd::is_of_many) {
             // Many may end at once, and an interrupt costs the kernel a look at everything that is pending on the ring:
             // seen 2 ms each at 15,000 devices. This ends the receive as well, behind what has come.
             return self.stream.shutdown(Shutdown::Both);
@@ -286,7 +297,7 @@ impl Device {
                 Ok(0) => return Some(DeviceEnd::DeviceClosed),
                 Ok(count) => {
                     let waiting = self.deliver(&bytes[..count]);
-                    debug_assert!(waiting.is_none(), "there was room");
+                    debug_assert!(waiting.is_none());
                     if count < bytes.len() {
                         break;
                     }
@@ -343,6 +354,14 @@ impl Device {
         }
     }
 
+    /// Hands on what was read before it was a device.
+    async fn deliver_first(&self, first: Vec<u8>) {
+        self.received(first.len() as u64);
+        self.tap(|device| TapEvent::Received { device, data: &first });
+        let drivers = self.audience.subscribers().iter().map(|(_, subscription)| subscription.clone()).collect();
+        self.deliver_waiting(first, drivers).await;
+    }
+
     async fn deliver_waiting(&self, data: Vec<u8>, waiting: Vec<Rc<Subscription>>) {
         for subscription in waiting {
             self.tell(&subscription, &ToDriver::Received { device: self.name(), data: &data }).await;
@@ -376,19 +395,17 @@ impl Drop for Device {
 
 /// A device's task: reads it, and ends it.
 pub async fn serve(device: Rc<Device>) {
-    let leaving = Leaving { device, announced: false };
+    let leaving = Leaving { device, stage: Stage::Listed };
     let end = leaving.device.read().await;
     Box::pin(leaving.end(end)).await;
 }
 
-/// The task of a device that `unopened` have to be told of first, and that has sent `first` behind its handshake.
+/// The task of a device that `unopened` have to be told of first, or of which `first` has been read before.
 pub async fn serve_late(device: Rc<Device>, unopened: Vec<Rc<Subscription>>, first: Vec<u8>) {
-    let leaving = Leaving { device, announced: false };
+    let leaving = Leaving { device, stage: Stage::Listed };
     leaving.device.tell_opened(unopened).await;
-    if !first.is_empty()
-        && let Some((data, waiting)) = leaving.device.deliver(&first)
-    {
-        leaving.device.deliver_waiting(data, waiting).await;
+    if !first.is_empty() {
+        leaving.device.deliver_first(first).await;
     }
     let end = leaving.device.read().await;
     Box::pin(leaving.end(end)).await;
@@ -397,12 +414,29 @@ pub async fn serve_late(device: Rc<Device>, unopened: Vec<Rc<Subscription>>, fir
 /// Takes the device out of its port's table and tells its drivers CLOSED, also where its task fails.
 struct Leaving {
     device: Rc<Device>,
-    announced: bool,
+    stage: Stage,
+}
+
+/// How far a device has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It is there.
+    Listed,
+    /// It is in no table, and its source may have another.
+    Forgotten,
+    /// Its drivers have been told.
+    Announced,
 }
 
 impl Leaving {
     /// Those who know the device, which is in no table from here on.
-    fn forget(&self) -> Vec<Rc<Subscription>> {
+    fn forget(&mut self) -> Vec<Rc<Subscription>> {
+        if self.stage == Stage::Listed {
+            self.stage = Stage::Forgotten;
+            if self.device.ledger.counts_sources() {
+                self.device.resources().shared.gate.leaves(self.device.source());
+            }
+        }
         if let Some(port) = self.device.port.upgrade() {
             port.forget(&self.device);
         }
@@ -426,7 +460,7 @@ impl Leaving {
         for subscription in self.forget() {
             device.tell(&subscription, &ToDriver::Closed { device: device.name() }).await;
         }
-        self.announced = true;
+        self.stage = Stage::Announced;
         device.log_ended(device.ending.get().unwrap_or(end));
         drop(self);
         if matches!(end, DeviceEnd::DriverClosed | DeviceEnd::Orphaned | DeviceEnd::Drained) {
@@ -439,7 +473,7 @@ impl Leaving {
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        if !self.announced {
+        if self.stage != Stage::Announced {
             self.device.resources().counts.one(Count::TasksFailed);
             self.device.abort(DeviceEnd::Failed);
             self.device.log_ended(DeviceEnd::Failed);
@@ -448,7 +482,7 @@ impl Drop for Leaving {
             }
         }
         if let Some(port) = self.device.port.upgrade() {
-            port.device_announced();
+            port.device_announced(&self.device);
         }
     }
 }

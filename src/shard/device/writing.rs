@@ -127,8 +127,12 @@ impl Device {
     }
 
     fn written(&self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
         self.ledger.written(bytes as u64);
         self.written_bytes.set(self.written_bytes.get() + bytes as u64);
+        self.taken_s.set(self.resources().clock_s.get());
     }
 
     /// What has arrived at the device, to tell progress by; `None` once nothing is left of what is waited for.

@@ -1,83 +1,113 @@
 //! Who is let in of those that connect to a port.
 //!
-//! **Invariants.** Who is refused used no id and holds nothing. A device with TLS is judged before its handshake and after.
-//! **Not here.** Accepting (`accept`), and the handshake (`device::entering`).
+//! **Invariants.** The checks run in one order: a driver accepts the source, the source does not flap, its old connection
+//! has made way where it is to, the port has room, the source has room. Who is refused used no id and holds nothing. Where
+//! devices speak TLS, the first two come before the handshake, and the others after it.
+//! **Not here.** Accepting (`accept`), the handshake (`device::entering`), and how a source is judged (`policy::origins`).
 
-use super::Port;
+use super::{Port, replacing};
 use crate::policy::counts::Count;
 use crate::policy::ending::DeviceRefusal;
 use crate::policy::port_id::PortId;
 use crate::policy::refusals::Refused;
 use crate::protocol::message::ToDriver;
 use crate::protocol::tapped::TapEvent;
-use crate::shard::device::Device;
-use crate::shard::device::{self, Entering};
+use crate::shard::cipher::Cipher;
+use crate::shard::device::{self, Device};
+use crate::shard::gate;
 use crate::shard::outbox::Appended;
 use crate::shard::ring::{self, Stream};
 use crate::shard::slots::Slot;
-use crate::shard::tls::Secured;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
+/// A connection that has been accepted, and is not a device yet.
+pub struct Arrival {
+    /// It.
+    pub stream: Stream,
+    /// Its other end, in canonical form.
+    pub remote: SocketAddr,
+    /// Its place among the devices of the process.
+    pub slot: Slot,
+    /// What it has sent that was read already, behind a balancer's header or its handshake.
+    pub first: Vec<u8>,
+    /// What its bytes are wrapped in, from its handshake on.
+    pub cipher: Cipher,
+}
+
 impl Port {
-    /// Lets a device in, if a driver accepts its source and the port has room; with TLS after its handshake.
-    pub fn admit(self: &Rc<Self>, stream: Stream, remote: SocketAddr, slot: Slot) {
-        if !self.has_room_for(remote.ip()) {
+    /// Lets a device in, if a driver accepts its source and the limits leave room for it; after its source's old device
+    /// has ended, where it takes that one's place.
+    pub fn admit(self: &Rc<Self>, arrival: Arrival) {
+        // It was accepted in the moment that its listener was stopped for good.
+        if self.draining.get() {
             return;
         }
-        let options =
-            stream.set_nodelay().and_then(|()| stream.set_keepalive(self.resources().limits().device_keepalive));
+        let source = arrival.remote.ip();
+        if self.roster.borrow().accepting(source).next().is_none() {
+            return self.refuse(source, DeviceRefusal::Source);
+        }
+        if let Err(refused) = self.resources().shared.gate.connects(source) {
+            if refused == gate::Refused::FromHere {
+                self.tell_flapping(source);
+            }
+            return self.refuse(source, DeviceRefusal::Flapping);
+        }
+        let keepalive = self.resources().limits().device_keepalive;
+        let options = arrival.stream.set_nodelay().and_then(|()| arrival.stream.set_keepalive(keepalive));
         if let Err(error) = options {
             // The connection is dead already; the first receive says how.
-            tracing::debug!(port = %self.id(), remote_ip = %remote.ip(), %error, "socket options were not taken");
+            tracing::debug!(port = %self.id(), remote_ip = %source, %error, "socket options were not taken");
         }
         match &self.ledger.secured {
-            None => self.let_in(stream, remote, slot, None),
+            None => self.enter(arrival),
             Some(secured) => {
-                let entering = Entering { stream, remote, slot };
-                ring::spawn(device::shake_hands(Rc::downgrade(self), secured.clone(), entering));
+                ring::spawn(device::shake_hands(Rc::downgrade(self), secured.clone(), arrival));
             }
         }
     }
 
-    /// Lets a device in whose handshake is over, if that still holds.
-    pub fn admit_secured(self: &Rc<Self>, entering: Entering, secured: Secured) {
-        let Entering { stream, remote, slot } = entering;
-        if self.has_room_for(remote.ip()) {
-            self.let_in(stream, remote, slot, Some(secured));
+    /// Lets a device in, after its handshake where its port has one.
+    pub fn enter(self: &Rc<Self>, arrival: Arrival) {
+        if self.replacing.is_on() {
+            replacing::admit(self, arrival);
+        } else {
+            self.let_in(arrival);
         }
     }
 
-    /// Whether a driver accepts this source and the port has room for it; counted where not.
-    fn has_room_for(&self, source: IpAddr) -> bool {
-        // It was accepted in the moment that its listener was stopped for good.
-        if self.draining.get() {
-            return false;
-        }
-        if self.roster.borrow().accepting(source).next().is_none() {
-            self.ledger.refused(Count::DevicesRefusedSource);
-            self.refuse(source, DeviceRefusal::Source);
-            return false;
-        }
-        if self.devices.borrow().len() >= self.resources().limits().devices_per_port_max {
-            self.ledger.refused(Count::DevicesRefusedLimit);
-            self.refuse(source, DeviceRefusal::Limit);
-            return false;
-        }
-        true
-    }
-
-    fn let_in(self: &Rc<Self>, stream: Stream, remote: SocketAddr, slot: Slot, secured: Option<Secured>) {
+    /// Lets a device in, if the limits leave room for it.
+    pub(super) fn let_in(self: &Rc<Self>, arrival: Arrival) -> Option<Rc<Device>> {
+        let Arrival { stream, remote, slot, first, cipher } = arrival;
         let source = remote.ip();
-        let counts = &self.resources().counts;
+        let limits = self.resources().limits();
+        if self.draining.get() {
+            return None;
+        }
+        if self.devices.borrow().len() >= limits.devices_per_port_max {
+            self.refuse(source, DeviceRefusal::Limit);
+            return None;
+        }
+        let gate = self.ledger.counts_sources().then_some(&self.resources().shared.gate);
+        if let Some(Err(refusal)) = gate.map(|gate| gate.enters(source)) {
+            self.refuse(source, refusal);
+            return None;
+        }
         // Not before: an audience is released by its device.
-        let Some(audience) = self.roster.borrow_mut().audience(source) else { return };
+        let Some(audience) = self.roster.borrow_mut().audience(source) else {
+            gate.inspect(|gate| gate.leaves(source));
+            self.refuse(source, DeviceRefusal::Source);
+            return None;
+        };
         let id = self.next_device.get();
         self.next_device.set(id + 1);
         let device = Device::new(id, stream, remote.port(), audience.clone(), self, self.ledger(), slot);
-        let first = secured.map(|secured| device.secure(secured)).unwrap_or_default();
+        if let Some(secured) = &self.ledger.secured {
+            secured.keep(id, cipher);
+        }
         self.devices.borrow_mut().insert(id, device.clone());
         self.unannounced.set(self.unannounced.get() + 1);
+        let counts = &self.resources().counts;
         counts.one(Count::DevicesOpened);
         tracing::debug!(port = %self.id(), remote_ip = %source, device = id, "device opened");
         device.tap(|device| TapEvent::Opened { device });
@@ -91,18 +121,34 @@ impl Port {
             }
         }
         if unopened.is_empty() && first.is_empty() {
-            ring::spawn(device::serve(device));
+            ring::spawn(device::serve(device.clone()));
         } else {
-            ring::spawn(device::serve_late(device, unopened, first));
+            ring::spawn(device::serve_late(device.clone(), unopened, first));
         }
+        Some(device)
     }
 
-    fn refuse(&self, remote_ip: IpAddr, refusal: DeviceRefusal) {
+    /// Counts and tells that one is not let in.
+    pub fn refuse(&self, remote_ip: IpAddr, refusal: DeviceRefusal) {
+        self.ledger.refused(Count::of(refusal));
         self.resources().refused(Refused::Device, remote_ip, Some(self.id()), refusal.name());
         let PortId { transport, number } = self.id();
         tracing::debug!(
             server_protocol = transport.name(), server_port = number.get(), %remote_ip, reason = refusal.name(),
             "device refused"
         );
+    }
+
+    fn tell_flapping(&self, remote_ip: IpAddr) {
+        let resources = self.resources();
+        resources.counts.one(Count::SourcesFlapping);
+        if let Some(left_out) = resources.flapping_log.pass(remote_ip) {
+            let PortId { transport, number } = self.id();
+            let refused_ms = resources.limits().source_refused_time.as_millis() as u64;
+            tracing::warn!(
+                server_protocol = transport.name(), server_port = number.get(), %remote_ip, refused_ms, left_out,
+                "a source connects too often: it is refused for a while"
+            );
+        }
     }
 }

@@ -1,10 +1,16 @@
 //! One open port at its home: its sockets, its devices and the roster of who is joined.
 //!
-//! **Invariants.** A family's socket is open exactly while a joined driver accepts a source of it. TCP ids count up from
+//! **Invariants.** A family's socket is open exactly while a joined driver accepts a source of it, or while the port is open
+//! where listed balancers have addresses of it. TCP ids count up from
 //! 0 and are used once. Dropping a port stops its sockets.
-//! **Not here.** Which ports there are (`shard`), who is let in (`admission`), what a device does (`device`) and how datagrams travel (`udp`).
+//! **Not here.** Which ports there are (`shard`), who is let in (`admission`), what a device does (`device`) and how
+//! datagrams travel (`udp`).
 
 mod admission;
+mod following;
+mod replacing;
+
+pub use admission::Arrival;
 
 use crate::policy::budget::Reservation;
 use crate::policy::counts::{Count, PortCount};
@@ -23,6 +29,7 @@ use crate::shard::ring::{self, Datagrams, Listener};
 use crate::shard::taps::Done;
 use crate::shard::tls::Identity;
 use crate::shard::{accept, sockets, udp};
+use replacing::Replacing;
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeMap;
 use std::io;
@@ -38,6 +45,8 @@ pub struct Port {
     unannounced: Cell<usize>,
     sockets: RefCell<Vec<(Family, PortSocket)>>,
     draining: Cell<bool>,
+    /// Where a new connection of a source takes the place of its old one.
+    replacing: Rc<Replacing>,
     _slot: Reservation,
 }
 
@@ -67,7 +76,7 @@ impl PortSocket {
 impl Port {
     /// A port without sockets or drivers.
     pub fn new(id: PortId, resources: Rc<Resources>, slot: Reservation, identity: Option<Identity>) -> Rc<Self> {
-        Rc::new(Port {
+        let port = Rc::new(Port {
             ledger: Ledger::new(id, resources, identity),
             roster: RefCell::default(),
             devices: RefCell::default(),
@@ -75,8 +84,11 @@ impl Port {
             unannounced: Cell::new(0),
             sockets: RefCell::default(),
             draining: Cell::new(false),
+            replacing: Rc::default(),
             _slot: slot,
-        })
+        });
+        port.follow_replacing();
+        port
     }
 
     /// Transport and number.
@@ -123,9 +135,13 @@ impl Port {
     /// # Errors
     /// Why they cannot be opened; then none of them is. A host that lacks one of two families is no error.
     pub fn open_sockets(self: &Rc<Self>, sources: &Sources, held: &Held) -> Result<(), JoinRefusal> {
+        self.open_families(|family| sources.has(family) || self.is_balanced(family), held)
+    }
+
+    fn open_families(self: &Rc<Self>, is_needed: impl Fn(Family) -> bool, held: &Held) -> Result<(), JoinRefusal> {
         let mut opened = Vec::new();
         let mut served = false;
-        let families = || Family::ALL.into_iter().filter(|&family| sources.has(family));
+        let families = || Family::ALL.into_iter().filter(|&family| is_needed(family));
         for family in families() {
             if held.has(self.id(), family) || self.sockets.borrow().iter().any(|(open, _)| *open == family) {
                 served = true;
@@ -161,6 +177,11 @@ impl Port {
         Ok(())
     }
 
+    /// Whether listed balancers have addresses of this family: devices of either family may come through them.
+    fn is_balanced(&self, family: Family) -> bool {
+        self.id().transport == Transport::Tcp && self.resources().rules().balancers.devices.has_family(family)
+    }
+
     /// Adds a session, which is then told of the devices that are there.
     pub fn join(self: &Rc<Self>, session: SessionId, sources: Sources, subscription: Rc<Subscription>) {
         if self.devices.borrow().values().any(|device| sources.accepts(device.source())) {
@@ -175,8 +196,12 @@ impl Port {
         self.roster.borrow_mut().leave(session);
         self.end_devices(DeviceEnd::Orphaned, Device::is_orphan);
         self.devices.borrow().values().for_each(|device| device.flush_for_left(session));
+        self.stop_unneeded();
+    }
+
+    fn stop_unneeded(&self) {
         let roster = self.roster.borrow();
-        self.stop_sockets(|family| !roster.has(family));
+        self.stop_sockets(|family| !roster.has(family) && !self.is_balanced(family));
     }
 
     /// Whether nobody is joined.
@@ -262,8 +287,8 @@ impl Port {
     }
 
     /// Shows devices from an id on, in the order of ids, so many at most.
-    pub fn visit_devices(&self, from: u64, count_max: usize, each: impl FnMut(&Device)) {
-        self.devices.borrow().range(from..).take(count_max).map(|(_, device)| &**device).for_each(each);
+    pub fn visit_devices(&self, from: u64, count_max: usize, each: impl FnMut(&Rc<Device>)) {
+        self.devices.borrow().range(from..).take(count_max).map(|(_, device)| device).for_each(each);
     }
 
     /// The device with this id.
@@ -354,7 +379,8 @@ impl Port {
     }
 
     /// A device's drivers have been told CLOSED, and its task holds its audience no longer.
-    pub fn device_announced(&self) {
+    pub fn device_announced(&self, device: &Device) {
+        self.replacing.is_gone(device);
         self.unannounced.set(self.unannounced.get() - 1);
         self.finish_when_drained();
     }
@@ -406,6 +432,7 @@ impl Drop for Port {
     fn drop(&mut self) {
         self.stop_sockets(|_| true);
         self.ledger.secured.iter().for_each(|secured| secured.end_handshakes());
+        self.replacing.wake();
     }
 }
 

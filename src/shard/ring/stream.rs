@@ -182,6 +182,11 @@ impl Stream {
         let _ = self.socket().set_linger(Some(Duration::ZERO));
     }
 
+    /// Whether bytes have come that were not received.
+    pub fn has_unread(&self) -> bool {
+        rustix::io::ioctl_fionread(&self.0.fd).is_ok_and(|bytes| bytes > 0)
+    }
+
     /// Bytes that were sent and that the other end has not acknowledged.
     pub fn unacknowledged_bytes(&self) -> usize {
         let mut bytes: libc::c_int = 0;
