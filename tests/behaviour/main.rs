@@ -37,6 +37,7 @@ mod tcp_sharing;
 mod tls;
 mod tls_devices;
 mod tls_handshakes;
+mod tls_proxied;
 mod tls_settings;
 mod tls_upgrades;
 mod udp;

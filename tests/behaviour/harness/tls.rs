@@ -165,7 +165,11 @@ impl Client {
 
     /// Connects and shakes hands, or says why that failed.
     pub fn try_connect(&self, port: u16) -> std::io::Result<TlsStream> {
-        let mut tcp = connect(port);
+        self.shake_hands(connect(port))
+    }
+
+    /// Shakes hands over a connection, or says why that failed.
+    pub fn shake_hands(&self, mut tcp: TcpStream) -> std::io::Result<TlsStream> {
         let name = ServerName::try_from("localhost").unwrap();
         let mut connection = ClientConnection::new(self.0.clone(), name).unwrap();
         while connection.is_handshaking() {
@@ -210,19 +214,20 @@ pub struct TlsDevice(TlsStream);
 impl TlsDevice {
     /// Connects and shakes hands.
     pub fn connect(port: u16) -> Self {
-        Self::with(port, rustls::ALL_VERSIONS)
+        Self::over(connect(port), rustls::ALL_VERSIONS)
     }
 
     /// The same with one version of TLS.
     pub fn with_version(port: u16, version: &'static SupportedProtocolVersion) -> Self {
-        Self::with(port, &[version])
+        Self::over(connect(port), &[version])
     }
 
-    fn with(port: u16, versions: &[&'static SupportedProtocolVersion]) -> Self {
+    /// Shakes hands over a connection.
+    pub fn over(tcp: TcpStream, versions: &[&'static SupportedProtocolVersion]) -> Self {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions).unwrap();
         let config = config.dangerous().with_custom_certificate_verifier(Arc::new(Gullible(provider)));
-        Self(Client(Arc::new(config.with_no_client_auth())).connect(port))
+        Self(Client(Arc::new(config.with_no_client_auth())).shake_hands(tcp).unwrap())
     }
 
     /// The certificate that it was shown.
