@@ -260,7 +260,7 @@ fn every_limit_is_among_those_that_are_explained() {
 #[test]
 fn a_setting_that_is_named_exists() {
     /// Flags of other programs, of `listen` and `tap`, and of `scripts/bare-metal`.
-    const OTHERS: [&str; 21] = [
+    const OTHERS: [&str; 20] = [
         "--device",
         "--driver",
         "--pcap",
@@ -277,7 +277,6 @@ fn a_setting_that_is_named_exists() {
         "--cap-drop",
         "--read-only",
         "--stop-timeout",
-        "--sysctl",
         "--from-file",
         "--path",
         "--locked",
