@@ -34,7 +34,7 @@ const NO_MESSAGES: [&str; 7] = [
     "a datagram larger than UDP carries",
     "taken as a device connects and ends, not in the data path",
 ];
-const GUIDES: [&str; 6] = ["configuration", "operating", "service", "tuning", "troubleshooting", "drivers"];
+const GUIDES: [&str; 7] = ["configuration", "operating", "service", "packages", "tuning", "troubleshooting", "drivers"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -260,7 +260,7 @@ fn every_limit_is_among_those_that_are_explained() {
 #[test]
 fn a_setting_that_is_named_exists() {
     /// Flags of other programs, of `listen` and `tap`, and of `scripts/bare-metal`.
-    const OTHERS: [&str; 11] = [
+    const OTHERS: [&str; 20] = [
         "--device",
         "--driver",
         "--pcap",
@@ -271,6 +271,15 @@ fn a_setting_that_is_named_exists() {
         "--apply",
         "--print-sysctl",
         "--ulimit",
+        "--now",
+        "--network",
+        "--security-opt",
+        "--cap-drop",
+        "--read-only",
+        "--stop-timeout",
+        "--from-file",
+        "--path",
+        "--locked",
         "--example",
     ];
     let known: Vec<String> = settings().into_iter().filter_map(|setting| setting.flag).collect();
