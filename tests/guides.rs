@@ -37,7 +37,8 @@ const NO_MESSAGES: [&str; 9] = [
     "Proc-Type: 4,ENCRYPTED",
     "taken as a device connects and ends, not in the data path",
 ];
-const GUIDES: [&str; 7] = ["configuration", "operating", "service", "tls", "tuning", "troubleshooting", "drivers"];
+const GUIDES: [&str; 8] =
+    ["configuration", "operating", "service", "packages", "tls", "tuning", "troubleshooting", "drivers"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -263,7 +264,7 @@ fn every_limit_is_among_those_that_are_explained() {
 #[test]
 fn a_setting_that_is_named_exists() {
     /// Flags of other programs, of `listen` and `tap`, and of `scripts/bare-metal`.
-    const OTHERS: [&str; 12] = [
+    const OTHERS: [&str; 21] = [
         "--device",
         "--driver",
         "--pcap",
@@ -275,6 +276,15 @@ fn a_setting_that_is_named_exists() {
         "--apply",
         "--print-sysctl",
         "--ulimit",
+        "--now",
+        "--network",
+        "--security-opt",
+        "--cap-drop",
+        "--read-only",
+        "--stop-timeout",
+        "--from-file",
+        "--path",
+        "--locked",
         "--example",
     ];
     let known: Vec<String> = settings().into_iter().filter_map(|setting| setting.flag).collect();

@@ -40,6 +40,7 @@ pub use self::http_url::{HttpUrl, Scheme};
 pub use self::loader::{Loaded, Loader};
 pub use self::memory::{devices_max, handshakes_max};
 pub use self::origin::{Origin, Position};
+pub use self::parse::with_environment as command_line;
 pub use self::secret::{DaemonSecrets, Secret, SecretStrength};
 pub use self::settings::{Form, Setting, settings, settings_table};
 pub use self::template::template;

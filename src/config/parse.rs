@@ -41,7 +41,7 @@ pub(super) fn without_environment() -> clap::Command {
 }
 
 /// The command line with its variables, for help and names. It shows their names only: clap reads their values, too.
-pub(super) fn with_environment() -> clap::Command {
+pub fn with_environment() -> clap::Command {
     let named = |command: clap::Command| command.mut_args(|argument| argument.hide_env_values(true));
     named(Arguments::command()).mut_subcommands(named)
 }
