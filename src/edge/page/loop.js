@@ -51,6 +51,11 @@ async function refresh() {
     } else {
       samples.take(answer);
     }
+    if (answer.state === "draining" && page.answer !== null) {
+      // The daemon ends a connection with its next answer, and lets no other in: the rows stay as they were.
+      if (turn === page.turn) showDraining(answer);
+      return schedule(REFRESH_MS);
+    }
     countTotals(answer);
     const rows = await askList();
     const refused = page.tab === "refused" ? null : await ask("refused?limit=1");
@@ -65,6 +70,14 @@ async function refresh() {
     fail(error);
   }
   schedule(Math.max(REFRESH_MS, (performance.now() - beganAt) * REFRESH_PART));
+}
+
+function showDraining(answer) {
+  page.answer = answer;
+  page.answeredAt = now();
+  page.lostWhy = null;
+  drawTop();
+  shards.draw(answer);
 }
 
 /** What becomes of a refresh without an answer: the token is asked for again, or what is shown is old. */
