@@ -4,12 +4,14 @@
 //! thread only waits: for a signal, for settings that are read again, for shards to drain, for the deadline.
 //! **Not here.** Settings (`config`), what a shard does (`shard`, `edge`).
 
+mod certificates;
 mod inheritance;
 mod leaving;
 mod reload;
 
 use crate::config::{Config, ConfigError, Loaded, Loader, Switch};
 use crate::edge::api::Api;
+use crate::edge::identities::Identities;
 use crate::edge::session::session_bytes_max;
 use crate::logging::{self, LogFormat};
 use crate::policy::ending::ProcessEnd;
@@ -18,9 +20,11 @@ use crate::policy::rules::Rules;
 use crate::service::Service;
 use crate::service::handed::HandedError;
 use crate::shard::Shard;
+use crate::shard::accept::Entrance;
 use crate::shard::mailbox::{Peers, Request};
 use crate::shard::resources::{LogControl, Resources, Shared};
 use crate::shard::ring::{self, Listener};
+use crate::shard::tls::{HANDSHAKE_BYTES_MAX, Identity};
 use crate::shard::vitals::Vitals;
 use crate::takeover::TakeoverError;
 use inheritance::Inheritance;
@@ -55,8 +59,10 @@ pub enum StartError {
         found: String,
     },
     /// The API's address cannot be had.
-    #[error("the API cannot listen on {address} (--host, --port): {error}")]
+    #[error("the API cannot listen on {address} ({settings}): {error}")]
     Listen {
+        /// What says so.
+        settings: &'static str,
         /// The address.
         address: SocketAddr,
         /// What the kernel says.
@@ -181,7 +187,7 @@ pub fn run(mut loaded: Loaded, loader: Loader) -> Result<ProcessEnd, StartError>
 fn start_shards(
     config: &Config,
     rules: &Arc<Rules>,
-    listeners: Vec<Vec<socket2::Socket>>,
+    listeners: Vec<Vec<(socket2::Socket, Entrance)>>,
     vitals: &Vitals,
     events: &mpsc::Sender<Event>,
 ) -> Result<Shared, StartError> {
@@ -189,6 +195,7 @@ fn start_shards(
     let log =
         LogControl { dropped_lines: logging::dropped_lines, filter: logging::filter, set_filter: logging::set_filter };
     let shared = Shared::new(&rules.limits, log, peers, vitals.clone());
+    let identities = Identities::default();
     let cores = match config.pin {
         Switch::On => core_affinity::get_core_ids().unwrap_or_default(),
         Switch::Off => Vec::new(),
@@ -200,6 +207,8 @@ fn start_shards(
             core: (!cores.is_empty()).then(|| cores[shard % cores.len()]),
             shared: shared.clone(),
             rules: rules.clone(),
+            identities: identities.clone(),
+            identity: config.tls.as_ref().map(|tls| tls.identity.clone()),
             events: events.clone(),
         };
         std::thread::Builder::new()
@@ -222,6 +231,8 @@ struct ShardThread {
     core: Option<core_affinity::CoreId>,
     shared: Shared,
     rules: Arc<Rules>,
+    identities: Identities,
+    identity: Option<Identity>,
     events: mpsc::Sender<Event>,
 }
 
@@ -232,7 +243,7 @@ impl Drop for ShardThread {
 }
 
 impl ShardThread {
-    fn run(self, listeners: Vec<socket2::Socket>, mailbox: mpsc::Receiver<Request>) {
+    fn run(self, listeners: Vec<(socket2::Socket, Entrance)>, mailbox: mpsc::Receiver<Request>) {
         if let Some(core) = self.core
             && !core_affinity::set_for_current(core)
         {
@@ -244,17 +255,20 @@ impl ShardThread {
             Err(error) => return drop(self.events.blocking_send(Event::StartFailed(error))),
         };
         runtime.block_on(async {
-            let resources = Rc::new(Resources::new(self.shard, self.shared.clone(), self.rules.clone()));
-            let api = Api::new(resources.clone());
-            let listeners: Vec<_> = listeners.into_iter().map(|socket| Rc::new(Listener::new(socket))).collect();
-            for listener in &listeners {
+            let (shared, rules, identity) = (self.shared.clone(), self.rules.clone(), self.identity.clone());
+            let resources = Rc::new(Resources::new(self.shard, shared, rules, identity));
+            let api = Api::new(resources.clone(), self.identities.clone());
+            let mut serving = Vec::with_capacity(listeners.len());
+            for (socket, entrance) in listeners {
+                let listener = Rc::new(Listener::new(socket));
                 // Until every shard has started, and has what it inherits.
                 listener.pause();
-                ring::spawn(api.clone().serve(listener.clone()));
+                ring::spawn(api.clone().serve(listener.clone(), entrance));
+                serving.push((entrance, listener));
             }
             self.shared.vitals.beat(self.shard);
             let _ = self.events.send(Event::Started).await;
-            Shard::new(resources, listeners).run(mailbox).await;
+            Shard::new(resources, serving).run(mailbox).await;
         });
     }
 
@@ -314,9 +328,11 @@ fn log_start(config: &Config, limits: &Limits, descriptors: u64) {
     let buffers = config.shards * usize::from(limits.receive_buffers) * limits.receive_buffer_bytes;
     let devices = limits.devices_max.saturating_mul(limits.receive_buffer_bytes);
     let sessions = limits.session_memory_bytes_max;
+    let handshakes = config.tls.as_ref().map_or(0, |_| limits.handshakes_max * HANDSHAKE_BYTES_MAX);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         address = %config.api_address,
+        tls_address = config.tls.as_ref().map(|tls| tls.address.to_string()),
         shards = config.shards,
         descriptors,
         devices_max = limits.devices_max,
@@ -324,7 +340,8 @@ fn log_start(config: &Config, limits: &Limits, descriptors: u64) {
         session_memory_mib = sessions / MIB,
         receive_buffers_mib = buffers / MIB,
         waiting_devices_mib = devices / MIB,
-        worst_case_mib = (sessions.saturating_add(buffers).saturating_add(devices)) / MIB,
+        tls_handshakes_mib = handshakes / MIB,
+        worst_case_mib = sessions.saturating_add(buffers + handshakes).saturating_add(devices) / MIB,
         "dispatch serves"
     );
     if config.log_format == LogFormat::Readable {

@@ -95,7 +95,7 @@ fn a_bad_setting_is_one_line_that_names_it_and_exit_code_two() {
     refused(&[], &[("DISPATCH_ALLOW_SOURCES", "somewhere")], "--allow-sources (DISPATCH_ALLOW_SOURCES)");
     refused(&[], &[("DISPATCH_UDP_EGRESS", "none")], "--udp-egress (DISPATCH_UDP_EGRESS)");
     refused(&["-v", "-r"], &[], "--version");
-    refused(&["-c", "https://127.0.0.1/"], &[], "--curl");
+    refused(&["-c", "ftp://127.0.0.1/"], &[], "--curl");
     refused(&["listen", "tcp"], &[], "<PORT>");
 }
 

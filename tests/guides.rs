@@ -24,17 +24,21 @@ const OTHER_SENTENCES: [&str; 12] = [
     "protocol/http.rs",
     "shard/ring/mod.rs",
 ];
-/// Sentences that are no messages: the version, a content type, reasons of lints, and what a debug build checks.
-const NO_MESSAGES: [&str; 7] = [
+/// Sentences that are no messages: the version, a content type, reasons of lints, what a debug build checks, and how an
+/// encrypted key begins.
+const NO_MESSAGES: [&str; 9] = [
     "dispatch v",
     "text/plain; version=0.0.4; charset=utf-8",
     "no shard runs in this program",
     "nothing runs on this thread yet",
     "this thread serves nobody else",
     "a datagram larger than UDP carries",
+    "ENCRYPTED PRIVATE KEY",
+    "Proc-Type: 4,ENCRYPTED",
     "taken as a device connects and ends, not in the data path",
 ];
-const GUIDES: [&str; 7] = ["configuration", "operating", "service", "packages", "tuning", "troubleshooting", "drivers"];
+const GUIDES: [&str; 8] =
+    ["configuration", "operating", "service", "packages", "tls", "tuning", "troubleshooting", "drivers"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -260,12 +264,13 @@ fn every_limit_is_among_those_that_are_explained() {
 #[test]
 fn a_setting_that_is_named_exists() {
     /// Flags of other programs, of `listen` and `tap`, and of `scripts/bare-metal`.
-    const OTHERS: [&str; 20] = [
+    const OTHERS: [&str; 21] = [
         "--device",
         "--driver",
         "--pcap",
         "--help",
         "--url",
+        "--ca",
         "--json",
         "--experimental-websocket",
         "--apply",

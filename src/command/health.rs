@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use super::tcp::{connect, left};
+use super::tcp::left;
+use super::wire::Wire;
 use crate::config::HttpUrl;
 
 /// Time for connecting, asking and the head of the answer together.
@@ -54,21 +55,22 @@ pub fn status(url: &HttpUrl) -> Result<u16, HealthError> {
 
 fn status_within(url: &HttpUrl, time_max: Duration) -> Result<u16, HealthError> {
     let deadline = Instant::now() + time_max;
-    let mut stream = connect(url, deadline).map_err(|error| HealthError::Connect(url.authority(), error))?;
+    let mut wire = Wire::open(url, None, deadline).map_err(|error| HealthError::Connect(url.authority(), error))?;
     let version = env!("CARGO_PKG_VERSION");
     let request = format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: dispatch/{version}\r\nAccept: */*\r\nConnection: close\r\n\r\n",
         url.path,
         url.authority(),
     );
-    stream.set_write_timeout(Some(left(deadline)?))?;
-    stream.write_all(request.as_bytes())?;
+    wire.tcp().set_read_timeout(Some(left(deadline)?))?;
+    wire.tcp().set_write_timeout(Some(left(deadline)?))?;
+    wire.write_all(request.as_bytes())?;
 
     let mut head = Vec::new();
     let mut part = [0; 2_048];
     while head.len() < HEAD_BYTES_MAX {
-        stream.set_read_timeout(Some(left(deadline)?))?;
-        match stream.read(&mut part) {
+        wire.tcp().set_read_timeout(Some(left(deadline)?))?;
+        match wire.read(&mut part) {
             Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
             Ok(count) => head.extend_from_slice(&part[..count]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,

@@ -8,3 +8,4 @@ pub mod health;
 pub mod listen;
 pub mod tap;
 mod tcp;
+mod wire;

@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::file::CONFIG_VARIABLE;
 use super::http_url::HttpUrl;
 use super::limit_arguments::{DeviceArguments, DriverArguments, MemoryArguments, RingArguments};
+use super::tls::TlsArguments;
 use crate::policy::access::{Egress, PortRanges};
 use crate::policy::balancers::Listed;
 use crate::policy::port_id::Transport;
@@ -77,6 +78,8 @@ pub(super) struct SettingArguments {
     pub(super) file: FileArguments,
     #[command(flatten)]
     pub(super) listening: ListeningArguments,
+    #[command(flatten)]
+    pub(super) tls: TlsArguments,
     #[command(flatten)]
     pub(super) access: AccessArguments,
     #[command(flatten)]
@@ -264,9 +267,9 @@ pub struct ListenArguments {
     /// Addresses and CIDR blocks of devices, separated by commas
     #[arg(long, value_name = "SOURCES", default_value = "127.0.0.1,::1")]
     pub accept: String,
-    /// The daemon; a path other than the usual base path may follow
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3000")]
-    pub url: HttpUrl,
+    /// Which daemon, and whom to trust for it
+    #[command(flatten)]
+    pub daemon: DaemonArguments,
     /// One JSON object a line, and nothing else on standard output
     #[arg(long)]
     pub json: bool,
@@ -294,12 +297,23 @@ pub struct TapArguments {
     /// Write a capture (pcapng) with IP and TCP or UDP headers made up; `-` is standard output, and then nothing else is
     #[arg(long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
-    /// The daemon; a path other than the usual base path may follow
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3000")]
-    pub url: HttpUrl,
+    /// Which daemon, and whom to trust for it
+    #[command(flatten)]
+    pub daemon: DaemonArguments,
     /// One JSON object a line, and nothing else on standard output
     #[arg(long)]
     pub json: bool,
+}
+
+/// Which daemon, and whom to trust for it.
+#[derive(Debug, Clone, Args)]
+pub struct DaemonArguments {
+    /// The daemon, `https://` or `wss://` for TLS; a path other than the usual base path may follow
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3000")]
+    pub url: HttpUrl,
+    /// Authorities (PEM) of which the daemon's certificate must be, with TLS; those of this system unless set
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
 }
 
 /// The text of a device, once it is known to be one: the daemon reads it again.

@@ -13,9 +13,11 @@ use crate::policy::access::Access;
 use crate::policy::limits::Limits;
 
 /// The settings that a daemon that runs cannot change: sockets, threads, rings and their buffers, and the log's form.
-pub(super) const RESTART_KEYS: [&str; 10] = [
+pub(super) const RESTART_KEYS: [&str; 12] = [
     "host",
     "port",
+    "tls_host",
+    "tls_port",
     "workers",
     "pin",
     "receive_buffers",
@@ -25,6 +27,8 @@ pub(super) const RESTART_KEYS: [&str; 10] = [
     "takeover",
     "takeover_socket",
 ];
+/// Those that need one where they turn TLS on or off: its socket is opened with the start.
+const TLS_KEYS: [&str; 4] = ["tls_cert", "tls_key", "tls_client_ca", "tls_client_crl"];
 
 /// The settings that a load would change.
 #[derive(Debug, Default)]
@@ -50,8 +54,9 @@ impl Loaded {
     /// Takes over from a newer load whatever a daemon that runs can change.
     pub fn take_over(&mut self, newer: Loaded) -> Changes {
         let mut changes = Changes::default();
+        let toggles_tls = self.config.tls.is_some() != newer.config.tls.is_some();
         for (mine, theirs) in self.settings.iter_mut().zip(newer.settings) {
-            let needs_restart = RESTART_KEYS.contains(&mine.name());
+            let needs_restart = RESTART_KEYS.contains(&mine.name()) || toggles_tls && TLS_KEYS.contains(&mine.name());
             if is_changed(mine, &theirs, &self.config.secrets, &newer.config.secrets) {
                 let change = Change { before: mine.clone(), after: theirs.clone() };
                 if needs_restart { changes.waiting.push(change) } else { changes.applied.push(change) }
@@ -80,6 +85,8 @@ fn is_changed(mine: &Effective, theirs: &Effective, secrets: &DaemonSecrets, new
 fn take_over(mine: &mut Config, newer: Config) {
     let Config {
         api_address: _,
+        tls,
+        device_certs,
         shards: _,
         upgrades: _,
         pin: _,
@@ -94,7 +101,12 @@ fn take_over(mine: &mut Config, newer: Config) {
     } = newer;
     let Limits { receive_buffers, receive_buffer_bytes, ring_entries, .. } = mine.limits;
     mine.limits = Limits { receive_buffers, receive_buffer_bytes, ring_entries, ..limits };
-    mine.access = Access { api_port: mine.access.api_port, ..access };
+    let Access { api_port, api_tls_port, .. } = mine.access;
+    mine.access = Access { api_port, api_tls_port, ..access };
+    if let (Some(mine), Some(newer)) = (&mut mine.tls, tls) {
+        mine.identity = newer.identity;
+    }
+    mine.device_certs = device_certs;
     mine.device_rules = device_rules;
     mine.balancers = balancers;
     mine.log_filter = log_filter;

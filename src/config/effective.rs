@@ -71,7 +71,8 @@ fn effective(
         let value = raw.map(|raw| raw.to_string_lossy().into_owned()).filter(|value| !value.is_empty());
         let is_flag = matches.value_source(key) == Some(ValueSource::CommandLine);
         let origin = origins.get(key).cloned().unwrap_or(if is_flag { Origin::Flag } else { Origin::Default });
-        (value.or_else(|| Some(config.log_level().to_owned())), origin)
+        let default = || (setting.unit == "FILTER").then(|| config.log_level().to_owned());
+        (value.or_else(default), origin)
     } else {
         let (file, origin) = places.file();
         (file.map(|file| file.path().display().to_string()), origin.clone())

@@ -92,6 +92,17 @@ pub enum ConfigError {
         reason: String,
     },
 
+    /// A file of TLS that is not there, or not good.
+    #[error("{setting}: {path:?}: {reason}")]
+    TlsFile {
+        /// The flag and its variable.
+        setting: String,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
     /// A setting's file that is there but cannot be read.
     #[error("{variable}: {path:?} cannot be read: {error}")]
     File {

@@ -15,7 +15,7 @@ use crate::policy::limits::Limits;
 use crate::policy::port_rules::{DeviceRules, PortRules};
 
 const GIBIBYTE: u64 = 1 << 30;
-const HOUR_MS: u64 = 3_600_000;
+pub(super) const HOUR_MS: u64 = 3_600_000;
 const COUNT_MAX: u64 = 100_000_000;
 
 #[derive(Debug, Clone, Args)]
@@ -181,6 +181,7 @@ pub(super) fn limits(
     devices: &DeviceArguments,
     memory: &MemoryArguments,
     ring: &RingArguments,
+    tls_handshake_time_max: Duration,
 ) -> Limits {
     let session_memory_bytes_max = match memory.session_memory_bytes_max {
         0 => session_memory_bytes_default(),
@@ -189,6 +190,7 @@ pub(super) fn limits(
     Limits {
         request_head_bytes_max: drivers.request_head_bytes_max,
         request_head_time_max: drivers.request_head_ms_max,
+        tls_handshake_time_max,
         message_bytes_max: drivers.message_bytes_max,
         outbox_bytes_max: memory.outbox_bytes_max,
         write_window_bytes_max: memory.write_window_bytes_max,
@@ -242,7 +244,7 @@ fn ports_or_none(text: &str) -> Result<PortsOrNone, PortRangesError> {
 }
 
 /// A parser of times.
-fn milliseconds(min: u64, max: u64) -> impl TypedValueParser<Value = Duration> {
+pub(super) fn milliseconds(min: u64, max: u64) -> impl TypedValueParser<Value = Duration> {
     number::<u64>(min, max).map(Duration::from_millis)
 }
 

@@ -21,20 +21,22 @@ mod places;
 mod secret;
 mod settings;
 mod template;
+mod tls;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::FromArgMatches;
 use clap::error::ErrorKind;
 
-pub use self::arguments::{ListenArguments, Switch, TapArguments};
+pub use self::arguments::{DaemonArguments, ListenArguments, Switch, TapArguments};
 pub use self::changes::{Change, Changes};
 pub use self::environment::Environment;
 pub use self::error::ConfigError;
-pub use self::http_url::HttpUrl;
+pub use self::http_url::{HttpUrl, Scheme};
 pub use self::loader::{Loaded, Loader};
 pub use self::memory::{devices_max, handshakes_max};
 pub use self::origin::{Origin, Position};
@@ -42,9 +44,10 @@ pub use self::parse::with_environment as command_line;
 pub use self::secret::{DaemonSecrets, Secret, SecretStrength};
 pub use self::settings::{Form, Setting, settings, settings_table};
 pub use self::template::template;
+pub use self::tls::TlsConfig;
 
 use self::arguments::{Arguments, CheckArguments, Command, SettingArguments, resolve};
-use self::parse::{help, refusal, with_environment, without_environment, without_repeated_name};
+use self::parse::{help, refusal, without_environment, without_repeated_name};
 use self::places::Places;
 use self::secret::{find_daemon_secrets, find_secret};
 use crate::logging::LogFormat;
@@ -59,6 +62,10 @@ use crate::policy::port_rules::DeviceRules;
 pub struct Config {
     /// Where drivers reach the API.
     pub api_address: SocketAddr,
+    /// Where they reach it with TLS, and how; `None` where they do not.
+    pub tls: Option<TlsConfig>,
+    /// Where certificates for devices are kept; `None` where none are.
+    pub device_certs: Option<Arc<Path>>,
     /// Shards to run; at least 1.
     pub shards: usize,
     /// How upgrades are made.
@@ -222,11 +229,18 @@ fn action(arguments: &Arguments, environment: &Environment) -> Result<Option<Inv
 fn check(arguments: &SettingArguments, places: &Places) -> Result<Config, ConfigError> {
     let production = arguments.logging.environment.trim() == "production";
     let secrets = find_daemon_secrets(places, production)?;
-    let limits = limit_arguments::limits(&arguments.drivers, &arguments.devices, &arguments.memory, &arguments.ring);
+    let limits = limit_arguments::limits(
+        &arguments.drivers,
+        &arguments.devices,
+        &arguments.memory,
+        &arguments.ring,
+        arguments.tls.tls_handshake_ms_max,
+    );
     check_together(&limits)?;
     let host = &arguments.listening.host;
     let api_address = resolve(host, arguments.listening.port)
         .map_err(|reason| contradiction("host", format!("{host:?} is no address of this machine: {reason}")))?;
+    let tls = arguments.tls.check(&arguments.listening)?;
     let shards = match arguments.shards.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         set => set,
@@ -244,6 +258,7 @@ fn check(arguments: &SettingArguments, places: &Places) -> Result<Config, Config
             sources: arguments.access.allow_sources.clone(),
             udp_egress: arguments.access.udp_egress,
             api_port: arguments.listening.port,
+            api_tls_port: tls.as_ref().map(|tls| tls.address.port()),
         },
         device_rules: limit_arguments::device_rules(&arguments.devices),
         balancers: Balancers {
@@ -256,6 +271,8 @@ fn check(arguments: &SettingArguments, places: &Places) -> Result<Config, Config
             port_series: arguments.metrics.metrics_ports == Switch::On,
         },
         limits,
+        tls,
+        device_certs: arguments.tls.device_certs(),
     })
 }
 
@@ -288,10 +305,7 @@ fn check_together(limits: &Limits) -> Result<(), ConfigError> {
 }
 
 fn contradiction(id: &str, reason: String) -> ConfigError {
-    let command = with_environment();
-    let setting =
-        command.get_arguments().find(|argument| argument.get_id() == id).map_or_else(String::new, settings::name);
-    ConfigError::Contradiction { setting, reason }
+    ConfigError::Contradiction { setting: settings::name_of(id), reason }
 }
 
 #[cfg(test)]

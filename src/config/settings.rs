@@ -10,6 +10,7 @@ use clap::{Arg, Command, CommandFactory};
 use super::arguments::Arguments;
 use super::environment::{SECRETS_PATH_DEFAULT, SECRETS_PATH_VARIABLE};
 use super::file::{CONFIG_PATH_DEFAULT, CONFIG_VARIABLE};
+use super::parse::with_environment;
 use super::secret::{BUILT_IN, NEXT_SECRET_VARIABLES, SECRET_VARIABLES};
 
 /// The keys of the secrets in the configuration file: the one that drivers must show, and the one that is to follow.
@@ -144,6 +145,12 @@ pub(super) fn name(argument: &Arg) -> String {
         Some(variable) => format!("{flags} ({variable})"),
         None => flags,
     }
+}
+
+/// The same of the setting whose argument has this id.
+pub(super) fn name_of(id: &str) -> String {
+    let command = with_environment();
+    command.get_arguments().find(|argument| argument.get_id() == id).map_or_else(String::new, name)
 }
 
 /// The variable of a setting; `None` for an action.

@@ -6,25 +6,29 @@
 use crate::edge::answers::{error, refused};
 use crate::edge::door::{Caller, Door, Refused};
 use crate::edge::handshakes::{Handshake, Handshakes, Newcomer};
+use crate::edge::identities::Identities;
 use crate::edge::join::{JoinRequest, Joins, SessionRequest};
+use crate::edge::line::{self, Line};
 use crate::edge::page;
 use crate::edge::reports::{self, Report};
 use crate::edge::routes::{self, Endpoint};
 use crate::edge::tap::TapRequest;
+use crate::policy::budget::Budget;
 use crate::policy::counts::Count;
+use crate::policy::port_id::Transport;
 use crate::policy::refusals;
 use crate::policy::token;
 use crate::protocol::forwarded;
 use crate::protocol::http::{Answer, Body, Connection, HeadError, RequestHead};
 use crate::protocol::proxy_header::ProxyFault;
-use crate::shard::accept;
+use crate::shard::accept::{self, Entrance};
 use crate::shard::proxied;
 use crate::shard::resources::Resources;
-use crate::shard::ring::{self, Listener, Receipt, Sent, Stream, Timer};
-use bytes::Bytes;
-use std::net::{IpAddr, Shutdown, SocketAddr};
+use crate::shard::ring::{self, Listener, Receipt, Stream, Timer};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Instant;
+use zeroize::{Zeroize, Zeroizing};
 
 /// Bytes of a head that reserve no memory; a driver's is about 500.
 const HEAD_BYTES_FREE: usize = 4 << 10;
@@ -35,6 +39,7 @@ pub struct Api {
     door: Door,
     joins: Joins,
     handshakes: Handshakes,
+    identities: Identities,
 }
 
 /// What a request asks for, once it is checked.
@@ -68,35 +73,45 @@ struct Turn {
 
 impl Api {
     /// The API of the shard with these resources.
-    pub fn new(resources: Rc<Resources>) -> Rc<Self> {
+    pub fn new(resources: Rc<Resources>, identities: Identities) -> Rc<Self> {
         let handshakes = Handshakes::new(resources.clone());
         let door = Door::new(resources.clone());
         let joins = Joins::new(resources.clone());
-        Rc::new(Api { resources, door, joins, handshakes })
+        Rc::new(Api { resources, door, joins, handshakes, identities })
     }
 
     /// Accepts connections until the listener is stopped.
-    pub async fn serve(self: Rc<Self>, listener: Rc<Listener>) {
+    pub async fn serve(self: Rc<Self>, listener: Rc<Listener>, entrance: Entrance) {
         while let Some((stream, peer)) = accept::next(&listener, &self.resources).await {
             let remote = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-            ring::spawn(self.clone().converse(stream, remote, Newcomer::new(self.resources.clone())));
+            let newcomer = Newcomer::new(self.resources.clone());
+            ring::spawn(self.clone().converse(stream, remote, entrance, newcomer));
         }
     }
 
-    /// Answers the requests of one connection in turn.
-    async fn converse(self: Rc<Self>, stream: Stream, peer: SocketAddr, newcomer: Newcomer) {
+    async fn converse(self: Rc<Self>, stream: Stream, peer: SocketAddr, entrance: Entrance, newcomer: Newcomer) {
         if stream.set_nodelay().is_err() {
             return;
         }
-        let mut waiting = Some(self.handshakes.begin(&stream));
-        let mut newcomer = Some(newcomer);
-        let mut bytes = Vec::new();
-        let remote = match proxied::remote_of(&stream, &self.resources, peer, &mut bytes).await {
+        let waiting = self.handshakes.begin(&stream);
+        let mut first = Vec::new();
+        let remote = match proxied::remote_of(&stream, &self.resources, peer, &mut first).await {
             Ok(remote) => remote,
-            Err(fault) => return self.refuse_balancer(peer.ip(), fault),
+            Err(fault) => return self.refuse_balancer(peer.ip(), entrance, fault),
         };
+        if let Some((line, first)) = Line::open(stream, remote, entrance, first, &self.resources).await {
+            self.answer(line, first, waiting, newcomer).await;
+        }
+    }
+
+    /// Answers the requests of one connection in turn. `first` is what was received of it.
+    async fn answer(&self, line: Line, first: Vec<u8>, waiting: Handshake, newcomer: Newcomer) {
+        // A head may have a private key in it.
+        let mut bytes = Zeroizing::new(first);
+        let mut waiting = Some(waiting);
+        let mut newcomer = Some(newcomer);
         let ending = loop {
-            let turn = match self.next_request(&stream, remote.ip(), &mut bytes, waiting.as_mut()).await {
+            let turn = match self.next_request(&line, &mut bytes, waiting.as_mut()).await {
                 Ok(turn) => turn,
                 Err(NoHead::Gone) => return,
                 Err(NoHead::Refused(answer)) => {
@@ -105,6 +120,7 @@ impl Api {
                     break out;
                 }
             };
+            bytes[..turn.head_bytes].zeroize();
             bytes.drain(..turn.head_bytes);
             let Turn { asked, request_id, told_ip, connection, body, route, began_at, .. } = turn;
             let answer = match asked {
@@ -113,13 +129,15 @@ impl Api {
                 Asked::Session(request) => {
                     // It is a session's from here on, or else answered at once.
                     waiting = None;
-                    match self.joins.admit(request, remote, told_ip, &request_id).await {
+                    match self.joins.admit(request, &line, told_ip, &request_id).await {
                         Ok(ready) => {
-                            let sent = self.send(&stream, ready.upgrade(&request_id)).await;
+                            let sent = line.send(ready.upgrade(&request_id), &self.resources).await;
                             self.resources.answered(route, began_at.elapsed());
                             drop(newcomer.take());
                             if sent {
-                                ready.serve(stream, self.resources.clone(), bytes).await;
+                                let first = bytes.to_vec();
+                                drop(bytes);
+                                ready.serve(line, self.resources.clone(), first).await;
                             }
                             return;
                         }
@@ -134,49 +152,34 @@ impl Api {
                 self.resources.answered(route, began_at.elapsed());
                 break out;
             }
-            let sent = self.send(&stream, out).await;
+            let sent = line.send(out, &self.resources).await;
             drop(newcomer.take());
             self.resources.answered(route, began_at.elapsed());
             if !sent {
                 return;
             }
-            waiting.get_or_insert_with(|| self.handshakes.begin(&stream));
+            waiting.get_or_insert_with(|| self.handshakes.begin(&line.stream));
         };
-        if self.send(&stream, ending).await {
-            stream.shutdown(Shutdown::Write);
-            let limits = self.resources.limits();
-            stream.linger(&self.resources.pool, limits.linger_time_max, limits.linger_time_max).await;
+        if line.send(ending, &self.resources).await {
+            line.end(&self.resources).await;
         }
     }
 
-    fn refuse_balancer(&self, balancer: IpAddr, fault: ProxyFault) {
+    fn refuse_balancer(&self, balancer: IpAddr, entrance: Entrance, fault: ProxyFault) {
         self.resources.counts.one(Count::ConnectionsRefusedProxy);
         self.resources.refused(refusals::Refused::Connection, balancer, None, fault.name());
-        let server_port = self.resources.rules().access.api_port;
-        proxied::tell(&self.resources, fault, balancer, server_port);
-    }
-
-    /// Sends an answer, for as long as a head may take; a peer that does not read it is let go.
-    async fn send(&self, stream: &Stream, out: Vec<u8>) -> bool {
-        let slow = stream.clone();
-        let time = self.resources.limits().request_head_time_max;
-        let _deadline = Timer::spawn(async move {
-            tokio::time::sleep(time).await;
-            slow.abandon_send();
-        });
-        matches!(stream.send_all(Bytes::from(out), |_| {}).await, Ok(Sent::Whole))
+        proxied::tell(&self.resources, fault, balancer, line::server_port(entrance, &self.resources));
     }
 
     /// Reads until `bytes` begins with a whole head, and finds out what it asks for.
     async fn next_request(
         &self,
-        stream: &Stream,
-        remote_ip: IpAddr,
-        bytes: &mut Vec<u8>,
+        line: &Line,
+        bytes: &mut Zeroizing<Vec<u8>>,
         waiting: Option<&mut Handshake>,
     ) -> Result<Turn, NoHead> {
         let limits = self.resources.limits();
-        let deadline = Timer::interrupt_after(limits.request_head_time_max, stream);
+        let deadline = Timer::interrupt_after(limits.request_head_time_max, &line.stream);
         let mut unseen = 0;
         let mut memory = None;
         loop {
@@ -195,7 +198,7 @@ impl Api {
                 match RequestHead::parse(bytes) {
                     Ok(Some(head)) if head.head_bytes <= limits.request_head_bytes_max => {
                         drop(deadline);
-                        return Ok(self.turn(&head, remote_ip, waiting).await);
+                        return Ok(self.turn(&head, line, waiting).await);
                     }
                     Ok(Some(_)) => return Err(NoHead::Refused(error(431, "request head over the size limit"))),
                     Ok(None) => {}
@@ -209,8 +212,12 @@ impl Api {
                 return Err(NoHead::Refused(error(431, "request head over the size limit")));
             }
             unseen = bytes.len();
-            match stream.receive(&self.resources.pool).await {
-                Ok(Receipt::Data(data)) => bytes.extend_from_slice(&data),
+            match line.stream.receive(&self.resources.pool).await {
+                Ok(Receipt::Data(data)) => {
+                    let opened = line.cipher.open(&data).ok().filter(|opened| !opened.has_ended);
+                    extend(bytes, &opened.ok_or(NoHead::Gone)?.data);
+                    data.wipe();
+                }
                 Ok(Receipt::Interrupted) if !bytes.is_empty() => {
                     return Err(NoHead::Refused(error(408, "request head took too long")));
                 }
@@ -219,15 +226,16 @@ impl Api {
         }
     }
 
-    async fn turn(&self, head: &RequestHead<'_>, remote_ip: IpAddr, waiting: Option<&mut Handshake>) -> Turn {
+    async fn turn(&self, head: &RequestHead<'_>, line: &Line, waiting: Option<&mut Handshake>) -> Turn {
         let began_at = Instant::now();
         let request_id = head.request_id().map_or_else(new_request_id, str::to_owned);
+        let remote_ip = line.remote.ip();
         let told_ip = self.told_ip(head, remote_ip);
         let has_body = head.has_body();
         let asked = if has_body {
             Asked::Answer(error(413, "a request body is not taken"))
         } else {
-            let caller = Caller { remote_ip, told_ip, request_id: &request_id };
+            let caller = Caller { remote_ip, told_ip, server_port: line.server_port, request_id: &request_id };
             self.route(head, caller, waiting).await.unwrap_or_else(Asked::Answer)
         };
         let is_sent_away = matches!(&asked, Asked::Answer(answer) if answer.status == 429);
@@ -284,12 +292,36 @@ impl Api {
             Endpoint::Health => Ok(Asked::Answer(Answer::json(200, String::new()))),
             Endpoint::Ready => Ok(Asked::Answer(reports::readiness(&self.resources))),
             Endpoint::Version => Ok(Asked::Answer(reports::version())),
-            Endpoint::Join(transport) => JoinRequest::parse(head, transport, of_token)
-                .map(|request| Asked::Session(SessionRequest::Join(request))),
+            Endpoint::Join(transport) => join_request(head, transport, None, of_token).await,
+            Endpoint::JoinTls => {
+                let identities = self.identities.kept_in(self.resources.rules().device_certs.clone());
+                join_request(head, Transport::Tcp, Some(&identities), of_token).await
+            }
             Endpoint::Tap => TapRequest::parse(head).map(|request| Asked::Session(SessionRequest::Tap(request))),
             _ => Report::parse(&found, head).map(Asked::Report),
         }
     }
+}
+
+async fn join_request(
+    head: &RequestHead<'_>,
+    transport: Transport,
+    identities: Option<&Identities>,
+    of_token: Option<Budget>,
+) -> Result<Asked, Answer> {
+    let request = JoinRequest::parse(head, transport, identities, of_token).await?;
+    Ok(Asked::Session(SessionRequest::Join(request)))
+}
+
+/// Appends, and leaves no copy behind where the bytes move.
+fn extend(bytes: &mut Zeroizing<Vec<u8>>, more: &[u8]) {
+    let len = bytes.len() + more.len();
+    if bytes.capacity() < len {
+        let mut larger = Zeroizing::new(Vec::with_capacity(len.next_power_of_two()));
+        larger.extend_from_slice(bytes);
+        *bytes = larger;
+    }
+    bytes.extend_from_slice(more);
 }
 
 fn new_request_id() -> String {

@@ -31,6 +31,8 @@ pub struct Caller<'a> {
     pub remote_ip: IpAddr,
     /// Its address for the log, which a proxy may have told.
     pub told_ip: IpAddr,
+    /// The port of the API that it came to.
+    pub server_port: u16,
     /// Its id, for the log.
     pub request_id: &'a str,
 }
@@ -94,11 +96,10 @@ impl Door {
     }
 
     fn refuse(&self, caller: Caller<'_>, refused: Refused) -> Refused {
-        let Caller { remote_ip, told_ip, request_id } = caller;
+        let Caller { remote_ip, told_ip, server_port, request_id } = caller;
         let reason = refused.name();
         self.resources.refused(refusals::Refused::Token, remote_ip, None, reason);
         if let Some(left_out) = self.refused_log.pass(told_ip) {
-            let server_port = self.resources.rules().access.api_port;
             tracing::warn!(remote_ip = %told_ip, server_port, reason, request_id, left_out, "token refused");
         }
         refused

@@ -4,6 +4,8 @@
 //! **Not here.** What a tap asks for (`tap`), whether the driver may come in (`door`), and the session once it is served (`session`).
 
 use crate::edge::answers::{error, parameter_error};
+use crate::edge::identities::{Identities, Wish};
+use crate::edge::line::Line;
 use crate::edge::session::{Joined, Place, Session, session_bytes_max};
 use crate::edge::tap::TapRequest;
 use crate::policy::budget::Budget;
@@ -18,7 +20,7 @@ use crate::protocol::http::{self, Answer, RequestHead};
 use crate::shard::mailbox::{Join, Request};
 use crate::shard::outbox::{self, Inbox};
 use crate::shard::resources::Resources;
-use crate::shard::ring::Stream;
+use crate::shard::tls::Identity;
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -46,6 +48,8 @@ pub enum SessionRequest {
 pub struct JoinRequest {
     port: PortId,
     sources: Sources,
+    /// Who the port is to its devices; `None` where they speak no TLS.
+    identity: Option<Identity>,
     websocket_key: String,
     module: Option<Arc<str>>,
     /// The sessions of its token.
@@ -79,24 +83,25 @@ impl Joins {
     pub async fn admit(
         &self,
         request: SessionRequest,
-        remote: SocketAddr,
+        line: &Line,
         told_ip: IpAddr,
         request_id: &str,
     ) -> Result<Ready, JoinRefusal> {
         match request {
-            SessionRequest::Join(request) => self.join(request, remote, told_ip, request_id).await,
-            SessionRequest::Tap(request) => self.tap(request, remote, told_ip, request_id).await,
+            SessionRequest::Join(request) => self.join(request, line, told_ip, request_id).await,
+            SessionRequest::Tap(request) => self.tap(request, line, told_ip, request_id).await,
         }
     }
 
     async fn join(
         &self,
         request: JoinRequest,
-        remote: SocketAddr,
+        line: &Line,
         told_ip: IpAddr,
         request_id: &str,
     ) -> Result<Ready, JoinRefusal> {
-        let JoinRequest { port, sources, websocket_key, module, of_token } = request;
+        let remote = line.remote;
+        let JoinRequest { port, sources, identity, websocket_key, module, of_token } = request;
         let accepted: String = sources.to_string().chars().take(ACCEPTED_CHARS_MAX).collect();
         let accepted: Arc<str> = accepted.into();
         // At error level, so that it is there for lines of every level.
@@ -114,15 +119,20 @@ impl Joins {
         let joined: Result<_, JoinRefusal> = async {
             self.resources.rules().access.check(port, &sources)?;
             let place = Place::take(&self.resources, of_token.as_ref())?;
-            let needed = session_bytes_max(&limits) + sources.memory_bytes();
+            // What waits for a device with TLS may be there twice, sealed and not.
+            let sealed = if identity.is_some() { limits.write_window_bytes_max } else { 0 };
+            let needed = sealed
+                + session_bytes_max(&limits)
+                + line.cipher.bytes_max(limits.outbox_bytes_max)
+                + sources.memory_bytes();
             let memory = shared.session_memory.reserve(needed).ok_or(JoinRefusal::NoMemory)?;
             let id = self.next_session();
-            let inbox = self.ask_to_join(port, id, module.clone(), sources, &limits).await?;
+            let inbox = self.ask_to_join(port, id, module.clone(), sources, identity, &limits).await?;
             Ok((place, memory, id, inbox))
         }
         .await;
         let (place, memory, id, inbox) = joined.inspect_err(|refusal| self.refused(*refusal, port, remote, &span))?;
-        let joined = Joined { id, port, remote, module, accepted, span, place, limits, memory };
+        let joined = Joined { id, port, module, accepted, span, place, limits, memory };
         Ok(Ready { joined, inbox, websocket_key })
     }
 
@@ -144,12 +154,16 @@ impl Joins {
         session: SessionId,
         module: Option<Arc<str>>,
         sources: Sources,
+        identity: Option<Identity>,
         limits: &Limits,
     ) -> Result<Inbox, JoinRefusal> {
         let shared = &self.resources.shared;
         let (outbox, inbox) = outbox::link(limits.outbox_bytes_max);
         let (reply, answered) = oneshot::channel();
-        shared.peers.ask_home(port, Request::Join(Join { port, session, module, sources, outbox, reply })).await;
+        shared
+            .peers
+            .ask_home(port, Request::Join(Join { port, session, module, sources, identity, outbox, reply }))
+            .await;
         // No answer comes from a shard that has ended, and then the process does.
         answered.await.unwrap_or(Err(JoinRefusal::Draining))?;
         Ok(inbox)
@@ -165,24 +179,34 @@ impl Ready {
     }
 
     /// Runs the session to its end. `first` is what the driver sent behind its request.
-    pub async fn serve(self, stream: Stream, resources: Rc<Resources>, first: Vec<u8>) {
-        let session = Session::new(self.joined, stream, resources, &self.inbox);
+    pub async fn serve(self, line: Line, resources: Rc<Resources>, first: Vec<u8>) {
+        let session = Session::new(self.joined, line, resources, &self.inbox);
         session.serve(self.inbox, first).await;
     }
 }
 
 impl JoinRequest {
-    /// Checks the parameters of a join, and that it is an upgrade. It is to be one of the sessions `of_token`.
+    /// Checks the parameters of a join, and that it is an upgrade. It is to be one of the sessions `of_token`. With
+    /// `identities` it is one for devices with TLS, whose certificate may take a second.
     ///
     /// # Errors
     /// The answer that refuses it.
-    pub fn parse(head: &RequestHead, transport: Transport, of_token: Option<Budget>) -> Result<JoinRequest, Answer> {
+    pub async fn parse(
+        head: &RequestHead<'_>,
+        transport: Transport,
+        identities: Option<&Identities>,
+        of_token: Option<Budget>,
+    ) -> Result<JoinRequest, Answer> {
         let missing = |name| parameter_error(422, "missing parameter", name, "is required");
         let bad = |name, restriction: &str| parameter_error(400, "bad parameter", name, restriction);
         let port = head.parameter("port").ok_or_else(|| missing("port"))?;
         let accept = head.parameter("accept").ok_or_else(|| missing("accept"))?;
         let number = port_number(&port).ok_or_else(|| bad("port", "must be a number from 1 to 65535"))?;
         let sources = Sources::parse(&accept).map_err(|fault| bad("accept", &fault.to_string()))?;
+        let identity = match identities {
+            Some(identities) => Some(identities.fulfil(Wish::parse(head)?).await?),
+            None => None,
+        };
         let websocket_key = websocket_key(head)?;
         let module = head.header("x-module-id").map(|id| {
             id.chars()
@@ -191,7 +215,7 @@ impl JoinRequest {
                 .collect::<String>()
                 .into()
         });
-        Ok(JoinRequest { port: PortId { transport, number }, sources, websocket_key, module, of_token })
+        Ok(JoinRequest { port: PortId { transport, number }, sources, identity, websocket_key, module, of_token })
     }
 }
 

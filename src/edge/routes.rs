@@ -45,6 +45,8 @@ pub enum Endpoint {
     Join(Transport),
     /// A copy of a port's messages.
     Tap,
+    /// A driver's join of a TCP port whose devices speak TLS.
+    JoinTls,
 }
 
 /// What may be done with a route's resource.
@@ -121,7 +123,7 @@ const fn read_delete(endpoint: Endpoint, path: &'static str, summary: &'static s
 static PAGE: Route = open(Endpoint::Page, PAGE_PATH, "The status page, for people");
 
 /// Every route under a base path.
-pub const ROUTES: [Route; 20] = [
+pub const ROUTES: [Route; 21] = [
     read(Endpoint::Statistics, "/", "Joined drivers and connected devices of every open port"),
     open(Endpoint::Health, "/healthz", "Whether the daemon is alive"),
     open(Endpoint::Ready, "/readyz", "Whether every shard answers and the daemon is not stopping"),
@@ -159,6 +161,7 @@ pub const ROUTES: [Route; 20] = [
         ..read(Endpoint::LogLevel, "/log-level", "What is logged; PUT changes it until the daemon stops")
     },
     read(Endpoint::Join(Transport::Tcp), "/tcp_dispatch", "Join a TCP port as a driver (WebSocket)"),
+    read(Endpoint::JoinTls, "/tls_dispatch", "Join a TCP port whose devices speak TLS as a driver (WebSocket)"),
     read(Endpoint::Join(Transport::Udp), "/udp_dispatch", "Join a UDP port as a driver (WebSocket)"),
     read(Endpoint::Tap, "/tap", "A live copy of a port's messages (WebSocket)"),
 ];
@@ -202,7 +205,7 @@ pub fn text() -> String {
     let mut text = String::new();
     for (path, route) in paths() {
         let method = match (route.endpoint, route.methods) {
-            (Endpoint::Join(_) | Endpoint::Tap, _) => "WS",
+            (Endpoint::Join(_) | Endpoint::JoinTls | Endpoint::Tap, _) => "WS",
             (_, Methods::Read) => "GET",
             (_, Methods::ReadDelete) => "GET, DELETE",
             (_, Methods::ReadPut) => "GET, PUT",

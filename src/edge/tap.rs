@@ -5,6 +5,7 @@
 
 use crate::edge::answers::parameter_error;
 use crate::edge::join::{Joins, MODULE_ID_BYTES_MAX, Ready, websocket_key};
+use crate::edge::line::Line;
 use crate::edge::session::{Joined, Place, session_bytes_max};
 use crate::policy::ending::JoinRefusal;
 use crate::policy::limits::Limits;
@@ -14,7 +15,7 @@ use crate::policy::tap_filter::{TapFilter, TappedDevice};
 use crate::protocol::http::{Answer, RequestHead};
 use crate::shard::mailbox::{Request, TapJoin};
 use crate::shard::outbox;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use tokio::sync::oneshot;
 
 /// A tap that has passed every check of its request.
@@ -57,10 +58,11 @@ impl Joins {
     pub async fn tap(
         &self,
         request: TapRequest,
-        remote: SocketAddr,
+        line: &Line,
         told_ip: IpAddr,
         request_id: &str,
     ) -> Result<Ready, JoinRefusal> {
+        let remote = line.remote;
         let TapRequest { port, filter, websocket_key } = request;
         // At error level, so that it is there for lines of every level.
         let span = tracing::error_span!(
@@ -74,9 +76,11 @@ impl Joins {
         let limits = self.resources.limits();
         let opened: Result<_, JoinRefusal> = async {
             let place = Place::take_for_tap(&self.resources).ok_or(JoinRefusal::TooManyTaps)?;
-            let memory = shared.session_memory.reserve(tap_bytes_max(&limits)).ok_or(JoinRefusal::NoMemory)?;
+            let outbox_bytes = outbox_bytes_max(&limits);
+            let needed = tap_bytes_max(&limits) + line.cipher.bytes_max(outbox_bytes);
+            let memory = shared.session_memory.reserve(needed).ok_or(JoinRefusal::NoMemory)?;
             let id = self.next_session();
-            let (outbox, inbox) = outbox::link(outbox_bytes_max(&limits));
+            let (outbox, inbox) = outbox::link(outbox_bytes);
             let (reply, answered) = oneshot::channel();
             shared.peers.ask_home(port, Request::Tap(TapJoin { port, session: id, filter, outbox, reply })).await;
             // No answer comes from a shard that has ended, and then the process does.
@@ -86,7 +90,7 @@ impl Joins {
         .await;
         let (place, memory, id, inbox) = opened.inspect_err(|refusal| self.refused(*refusal, port, remote, &span))?;
         let accepted = "".into();
-        let joined = Joined { id, port, remote, module: None, accepted, span, place, limits, memory };
+        let joined = Joined { id, port, module: None, accepted, span, place, limits, memory };
         Ok(Ready { joined, inbox, websocket_key })
     }
 }

@@ -1,7 +1,7 @@
 //! What drivers may do at all: which ports they may open, which sources they may accept, and where their datagrams may go.
 //!
-//! **Invariants.** The daemon's own API port is never allowed for TCP, whatever the ranges say; a list that was parsed
-//! allows at least one port.
+//! **Invariants.** The ports of the daemon's own API are never allowed for TCP, whatever the ranges say; a list that was
+//! parsed allows at least one port.
 //! **Not here.** Whether a driver may come in (`token`), and what a session accepts of what it may (`roster`).
 
 use crate::policy::ending::JoinRefusal;
@@ -21,6 +21,8 @@ pub struct Access {
     pub udp_egress: Egress,
     /// Where the API listens.
     pub api_port: u16,
+    /// Where it listens with TLS, if it does.
+    pub api_tls_port: Option<u16>,
 }
 
 impl Access {
@@ -29,7 +31,9 @@ impl Access {
     /// # Errors
     /// The rule that forbids it, and the entry that breaks it.
     pub fn check(&self, port: PortId, sources: &Sources) -> Result<(), JoinRefusal> {
-        if port.transport == Transport::Tcp && port.number.get() == self.api_port {
+        let number = port.number.get();
+        let is_own = number == self.api_port || Some(number) == self.api_tls_port;
+        if port.transport == Transport::Tcp && is_own {
             return Err(JoinRefusal::OwnPort);
         }
         if !self.ports.contains(port.number) {
@@ -136,6 +140,7 @@ mod tests {
             sources: Sources::parse(sources).unwrap(),
             udp_egress: Egress::Any,
             api_port: 3_000,
+            api_tls_port: Some(3_443),
         }
     }
 
@@ -166,9 +171,10 @@ mod tests {
     }
 
     #[test]
-    fn the_apis_own_port_is_refused_for_tcp_alone() {
+    fn the_apis_own_ports_are_refused_for_tcp_alone() {
         let access = access("1-65535", "0.0.0.0/0");
         assert_eq!(check(&access, Transport::Tcp, 3_000, "10.0.0.1"), Err(JoinRefusal::OwnPort));
+        assert_eq!(check(&access, Transport::Tcp, 3_443, "10.0.0.1"), Err(JoinRefusal::OwnPort));
         assert_eq!(check(&access, Transport::Udp, 3_000, "10.0.0.1"), Ok(()));
     }
 

@@ -17,6 +17,10 @@ use tracing::Level;
 pub enum JoinRefusal {
     /// Another program holds the port.
     InUse,
+    /// It is open, and its devices speak TLS.
+    OpenWithTls,
+    /// It is open, and its devices speak no TLS.
+    OpenWithoutTls,
     /// The process may not open the port.
     NotAllowed,
     /// The port is the API's own.
@@ -45,7 +49,7 @@ pub enum JoinRefusal {
 
 impl JoinRefusal {
     /// The names of all refusals, for counters and logs.
-    pub const NAMES: [&'static str; 13] = [
+    pub const NAMES: [&'static str; 15] = [
         "in_use",
         "not_permitted",
         "own_port",
@@ -58,6 +62,8 @@ impl JoinRefusal {
         "too_many_taps",
         "draining",
         "io",
+        "open_with_tls",
+        "open_without_tls",
         "too_many_of_token",
     ];
 
@@ -76,7 +82,9 @@ impl JoinRefusal {
             JoinRefusal::TooManyTaps => 9,
             JoinRefusal::Draining => 10,
             JoinRefusal::Io(_) => 11,
-            JoinRefusal::TooManyOfToken => 12,
+            JoinRefusal::OpenWithTls => 12,
+            JoinRefusal::OpenWithoutTls => 13,
+            JoinRefusal::TooManyOfToken => 14,
         }
     }
 
@@ -88,7 +96,7 @@ impl JoinRefusal {
     /// The HTTP status.
     pub fn status(self) -> u16 {
         match self {
-            JoinRefusal::InUse => 409,
+            JoinRefusal::InUse | JoinRefusal::OpenWithTls | JoinRefusal::OpenWithoutTls => 409,
             JoinRefusal::NotAllowed
             | JoinRefusal::OwnPort
             | JoinRefusal::PortNotAllowed(_)
@@ -108,6 +116,8 @@ impl JoinRefusal {
     pub fn reason(self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             JoinRefusal::InUse => "the port is in use by another program",
+            JoinRefusal::OpenWithTls => "the port is open with TLS: join it by tls_dispatch",
+            JoinRefusal::OpenWithoutTls => "the port is open without TLS: join it by tcp_dispatch",
             JoinRefusal::NotAllowed => "the daemon is not allowed to open this port",
             JoinRefusal::OwnPort => "the port is that of the daemon's own API",
             JoinRefusal::PortNotAllowed(port) => {

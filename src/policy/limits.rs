@@ -12,6 +12,8 @@ pub struct Limits {
     pub request_head_bytes_max: usize,
     /// Time for one request head to arrive; more is 408.
     pub request_head_time_max: Duration,
+    /// Time for one TLS handshake; whoever takes longer is let go.
+    pub tls_handshake_time_max: Duration,
     /// Bytes of one WebSocket message of a driver; more is close code 1009. At least 128 KiB.
     pub message_bytes_max: usize,
     /// Bytes on their way to one driver, before its port's devices wait. At least 200 KiB: three whole datagrams.

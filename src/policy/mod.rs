@@ -4,6 +4,7 @@ pub mod access;
 pub mod attempts;
 pub mod balancers;
 pub mod budget;
+pub mod certificate;
 pub mod counts;
 pub mod ending;
 pub mod histogram;

@@ -9,6 +9,7 @@ use super::limits::Limits;
 use super::metrics::Observation;
 use super::port_rules::DeviceRules;
 use super::token::Token;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -28,6 +29,8 @@ pub struct Rules {
     pub observation: Observation,
     /// Who comes in.
     pub token: Token,
+    /// Where certificates for devices are kept; `None` where none are.
+    pub device_certs: Option<Arc<Path>>,
 }
 
 /// How reloading went. Clones are the same.

@@ -87,7 +87,11 @@ impl<'a> RequestHead<'a> {
 
     /// The first query parameter named `name`, decoded.
     pub fn parameter(&self, name: &str) -> Option<Cow<'a, str>> {
-        form_urlencoded::parse(self.query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value)
+        // Of the others no value is decoded: it may be a private key, of which no copy is to be made.
+        let first = |text: &'a str| form_urlencoded::parse(text.as_bytes()).next();
+        let is_it =
+            |pair: &&'a str| first(pair.split('=').next().unwrap_or_default()).is_some_and(|(key, _)| key == name);
+        self.query.split('&').find(is_it).and_then(first).map(|(_, value)| value)
     }
 
     /// Whether the connection stays open after the answer (RFC 9112 section 9.3).

@@ -7,12 +7,14 @@ use super::{Event, RESTART_WAIT, StartError, pause};
 use crate::config::{Config, Switch};
 use crate::service::Service;
 use crate::service::handed::{self, Inherited};
+use crate::shard::accept::Entrance;
 use crate::shard::mailbox::Peers;
 use crate::shard::sockets;
 use crate::shard::vitals::Vitals;
 use crate::takeover::{self, Meeting, Taken, TakeoverError};
 use socket2::Socket;
 use std::io;
+use std::net::SocketAddr;
 use std::time::Instant;
 use tokio::sync::mpsc;
 
@@ -30,27 +32,36 @@ pub(super) struct Inheritance {
 impl Inheritance {
     /// Takes what there is.
     pub(super) fn take(config: &Config) -> Result<Self, StartError> {
-        let handed = handed::inherited()?;
+        let handed = handed::inherited(config.tls.as_ref().map(|tls| tls.address.port()))?;
         let (Switch::On, Some(path)) = (config.upgrades.takeover, &config.upgrades.socket) else {
-            let was_stored = !(handed.api.is_empty() && handed.ports.is_empty());
+            let was_stored = !(handed.api.is_empty() && handed.tls.is_empty() && handed.ports.is_empty());
             return Ok(Inheritance { sockets: handed, taken: None, was_stored, meeting: None });
         };
         let mut taken = takeover::take(path)?;
-        let sockets = Inherited { api: std::mem::take(&mut taken.api), ports: std::mem::take(&mut taken.ports) };
+        let sockets = std::mem::take(&mut taken.sockets);
         Ok(Inheritance { sockets, taken: Some(taken), was_stored: false, meeting: None })
     }
 
     /// The API's listeners, of each shard: those that were inherited, else our own. Where the first are, is where the API
     /// is, whatever the settings say.
-    pub(super) fn api_listeners(&mut self, config: &mut Config) -> Result<Vec<Vec<Socket>>, StartError> {
-        let inherited = std::mem::take(&mut self.sockets.api);
-        let Some(first) = inherited.first() else {
-            return Ok(open_api(config)?.into_iter().map(|listener| vec![listener]).collect());
+    pub(super) fn api_listeners(&mut self, config: &mut Config) -> Result<Vec<Vec<(Socket, Entrance)>>, StartError> {
+        let (plain, tls) = (std::mem::take(&mut self.sockets.api), std::mem::take(&mut self.sockets.tls));
+        let mut listeners: Vec<Vec<(Socket, Entrance)>> = (0..config.shards).map(|_| Vec::new()).collect();
+        let mut add = |sockets: Vec<Vec<Socket>>, entrance| {
+            for (own, sockets) in listeners.iter_mut().zip(sockets) {
+                own.extend(sockets.into_iter().map(|socket| (socket, entrance)));
+            }
         };
-        let address = handed::listening_on(first).ok_or(TakeoverError::Socket)?;
+        let (address, sockets) = listen(plain, config.api_address, config, "--host, --port")?;
+        add(sockets, Entrance::Plain);
         (config.api_address, config.access.api_port) = (address, address.port());
-        sockets::deal_api(&inherited, config.shards, config.limits.socket_bytes)
-            .map_err(|error| StartError::Listen { address, error })
+        if let Some(address) = config.tls.as_ref().map(|tls| tls.address) {
+            let (address, sockets) = listen(tls, address, config, "--tls-host, --tls-port")?;
+            add(sockets, Entrance::Tls);
+            config.tls.iter_mut().for_each(|tls| tls.address = address);
+            config.access.api_tls_port = Some(address.port());
+        }
+        Ok(listeners)
     }
 
     /// Makes the place where the next daemon finds this one, or takes over the one that is there.
@@ -91,16 +102,26 @@ impl Inheritance {
     }
 }
 
-/// Opens the API's listeners, waiting a while for an address in use: a daemon that was killed leaves it so until the
-/// kernel has taken its ring apart.
-fn open_api(config: &Config) -> Result<Vec<Socket>, StartError> {
-    let address = config.api_address;
+/// The listeners of one address, of each shard: those that were inherited, which may be at another, else our own. Waits a
+/// while for an address in use: a daemon that was killed leaves it so until the kernel has taken its ring apart.
+fn listen(
+    inherited: Vec<Socket>,
+    address: SocketAddr,
+    config: &Config,
+    settings: &'static str,
+) -> Result<(SocketAddr, Vec<Vec<Socket>>), StartError> {
+    let (shards, socket_bytes) = (config.shards, config.limits.socket_bytes);
+    if let Some(first) = inherited.first() {
+        let address = handed::listening_on(first).ok_or(TakeoverError::Socket)?;
+        let dealt = sockets::deal_api(&inherited, shards, socket_bytes);
+        return Ok((address, dealt.map_err(|error| StartError::Listen { settings, address, error })?));
+    }
     let until = Instant::now() + RESTART_WAIT;
     loop {
-        match sockets::open_api(address, config.shards, config.limits.socket_bytes) {
-            Ok(listeners) => return Ok(listeners),
+        match sockets::open_api(address, shards, socket_bytes) {
+            Ok(listeners) => return Ok((address, listeners.into_iter().map(|listener| vec![listener]).collect())),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => pause(),
-            Err(error) => return Err(StartError::Listen { address, error }),
+            Err(error) => return Err(StartError::Listen { settings, address, error }),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! **Not here.** How a drain goes (`drain`), and what a reload does (`reload`).
 
 use super::Event;
+use super::certificates;
 use super::reload::Reloader;
 use crate::drain::{self, Pace};
 use crate::policy::ending::ProcessEnd;
@@ -27,8 +28,16 @@ impl Leaving {
     /// Waits for a signal to stop, for another daemon that has taken over, or for a shard's thread to end, and reloads
     /// meanwhile; then drains, under one deadline.
     pub(super) async fn wait_for_the_end(&mut self, happened: &mut mpsc::Receiver<Event>) -> ProcessEnd {
+        let mut warnings = tokio::time::interval(certificates::WARNING_INTERVAL);
         let pace = loop {
-            match happened.recv().await {
+            let event = tokio::select! {
+                event = happened.recv() => event,
+                _ = warnings.tick() => {
+                    self.reloader.warn_of_expiry();
+                    continue;
+                }
+            };
+            match event {
                 Some(Event::Stop) => break Pace::AtOnce,
                 Some(Event::TakenOver) => break Pace::InWaves,
                 Some(Event::Reload) => self.reload(),

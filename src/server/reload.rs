@@ -4,9 +4,10 @@
 //! shard takes the rules whole, through its mailbox. No session and no device ends by a reload.
 //! **Not here.** What may change (`config::changes`), what a shard does with its rules (`shard`, `edge`).
 
+use super::certificates;
 use super::{Event, StartError};
 use crate::config::effective::Effective;
-use crate::config::{self, Change, Config, ConfigError, Loaded, Loader};
+use crate::config::{self, Change, Config, ConfigError, Loaded, Loader, TlsConfig};
 use crate::logging;
 use crate::policy::rules::Rules;
 use crate::policy::token::Token;
@@ -51,6 +52,11 @@ impl Reloader {
         events: mpsc::Sender<Event>,
     ) -> Self {
         Reloader { loader: Arc::new(loader), loaded, descriptors, token, shared, events, state: State::Idle }
+    }
+
+    /// Warns where the certificate of the API expires soon.
+    pub(super) fn warn_of_expiry(&self) {
+        self.loaded.config.tls.iter().for_each(|tls| certificates::warn(&tls.identity));
     }
 
     /// How long a drain may take, as of now.
@@ -112,6 +118,10 @@ impl Reloader {
         let rules = Arc::new(rules);
         self.shared.set_limits(&rules.limits);
         self.shared.peers.ask_all(|reply| Request::SetRules { rules: rules.clone(), reply }).await;
+        if let Some(TlsConfig { identity, .. }) = &config.tls {
+            self.shared.peers.ask_all(|reply| Request::Identify { identity: identity.clone(), reply }).await;
+            certificates::warn(identity);
+        }
         self.shared.reloads.succeeded(self.shared.started.now());
         for Change { before, after } in &changes.applied {
             let (setting, origin) = (after.name(), after.origin());
@@ -150,5 +160,6 @@ pub(super) fn rules(config: &Config, descriptors: u64) -> Rules {
         balancers: config.balancers.clone(),
         observation: config.observation,
         token: Token::new(secrets.secret.expose().to_owned(), next, limits.sessions_per_token_max),
+        device_certs: config.device_certs.clone(),
     }
 }

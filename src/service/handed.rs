@@ -1,11 +1,11 @@
 //! The sockets that the service manager hands over (`LISTEN_FDS`): listeners of the API, from its .socket unit, and what an
 //! earlier daemon left in its store.
 //!
-//! **Invariants.** As the API's are taken listening TCP sockets alone, all on one port; each socket once, though it may be
-//! both the unit's and in the store.
+//! **Invariants.** As the API's are taken listening TCP sockets alone, all on one port, or on that of TLS; each socket once,
+//! though it may be both the unit's and in the store.
 //! **Not here.** Taking the descriptors over (`shard::ring`), and leaving them in the store (`service`).
 
-use super::STORED_PORT;
+use super::{STORED_PORT, STORED_TLS};
 use crate::shard::handover::Handed;
 use crate::shard::ring;
 use rustix::net::sockopt::socket_cookie;
@@ -19,6 +19,8 @@ use std::net::SocketAddr;
 pub struct Inherited {
     /// Listeners of the API.
     pub api: Vec<Socket>,
+    /// Those where it speaks TLS.
+    pub tls: Vec<Socket>,
     /// Sockets of device ports.
     pub ports: Vec<Handed>,
 }
@@ -35,16 +37,18 @@ pub enum HandedError {
         /// Its name in the unit (`FileDescriptorName`), which is the unit's own unless set.
         name: String,
     },
-    /// Listeners on more than one port.
-    #[error("the service manager hands over listeners on {0} and on {1}: the API is on one port")]
+    /// Listeners on more than one port beside that of TLS.
+    #[error(
+        "the service manager hands over listeners on {0} and on {1}: the API is on one port, and with TLS on --tls-port"
+    )]
     Ports(SocketAddr, SocketAddr),
 }
 
-/// What was handed over. To be asked once, before anything else is opened.
+/// What was handed over, where TLS is spoken on `tls_port`, if on any. To be asked once, before anything else is opened.
 ///
 /// # Errors
 /// Why one of them is not taken.
-pub fn inherited() -> Result<Inherited, HandedError> {
+pub fn inherited(tls_port: Option<u16>) -> Result<Inherited, HandedError> {
     let handed = ring::handed_over().map_err(HandedError::Descriptors)?;
     let (mut inherited, mut known) = (Inherited::default(), HashSet::new());
     let mut first: Option<SocketAddr> = None;
@@ -56,7 +60,12 @@ pub fn inherited() -> Result<Inherited, HandedError> {
             inherited.ports.push(Handed::of_port(socket).ok_or(HandedError::NoListener { name })?);
             continue;
         }
+        let is_stored_tls = name == STORED_TLS;
         let address = listening_on(&socket).ok_or(HandedError::NoListener { name })?;
+        if is_stored_tls || tls_port == Some(address.port()) {
+            inherited.tls.push(socket);
+            continue;
+        }
         let first = *first.get_or_insert(address);
         if first.port() != address.port() {
             return Err(HandedError::Ports(first, address));

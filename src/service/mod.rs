@@ -9,6 +9,7 @@
 
 pub mod handed;
 
+use crate::shard::accept::Entrance;
 use crate::shard::handover::{Handed, Place};
 use crate::shard::vitals::Vitals;
 use sd_notify::NotifyState;
@@ -27,6 +28,8 @@ const LOOK_PAUSE_MIN: Duration = Duration::from_millis(50);
 
 /// The name in the manager's store of the API's listeners.
 const STORED_API: &str = "api";
+/// The same of those with TLS.
+const STORED_TLS: &str = "api-tls";
 /// The name there of device ports' sockets.
 const STORED_PORT: &str = "port";
 /// Descriptors of one notice; the kernel takes no more (SCM_MAX_FD).
@@ -144,7 +147,7 @@ impl Teller {
                 let _ = done.send(());
             }
             Notice::Unstore => {
-                for name in [STORED_API, STORED_PORT] {
+                for name in [STORED_API, STORED_TLS, STORED_PORT] {
                     self.send(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
                 }
             }
@@ -159,9 +162,9 @@ impl Teller {
     }
 
     fn store(&mut self, sockets: &[Handed]) {
-        let (api, ports): (Vec<&Handed>, Vec<&Handed>) = sockets.iter().partition(|handed| handed.place == Place::Api);
-        for (name, sockets) in [(STORED_API, api), (STORED_PORT, ports)] {
-            let descriptors: Vec<BorrowedFd<'_>> = sockets.iter().map(|handed| handed.socket.as_fd()).collect();
+        for name in [STORED_API, STORED_TLS, STORED_PORT] {
+            let named = sockets.iter().filter(|handed| stored_name(handed.place) == name);
+            let descriptors: Vec<BorrowedFd<'_>> = named.map(|handed| handed.socket.as_fd()).collect();
             for batch in descriptors.chunks(STORED_BATCH) {
                 // An error that waits in a socket of datagrams is no reason to forget it.
                 let states = [NotifyState::FdStore, NotifyState::FdName(name), NotifyState::Custom("FDPOLL=0")];
@@ -183,6 +186,15 @@ impl Teller {
             tracing::warn!(%error, "the service manager cannot be told");
         }
         self.is_failing = sent.is_err();
+    }
+}
+
+/// What a socket is called in the manager's store.
+const fn stored_name(place: Place) -> &'static str {
+    match place {
+        Place::Api(Entrance::Plain) => STORED_API,
+        Place::Api(Entrance::Tls) => STORED_TLS,
+        Place::Port(..) => STORED_PORT,
     }
 }
 

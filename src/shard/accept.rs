@@ -5,10 +5,12 @@
 //! **Not here.** Who is let in (`port`, `edge::api`).
 
 use crate::policy::counts::Count;
+use crate::shard::cipher::Cipher;
 use crate::shard::port::{Arrival, Port};
 use crate::shard::proxied;
 use crate::shard::resources::Resources;
 use crate::shard::ring::{self, Accepted, Listener, Stream};
+use crate::shard::secured_port::SecuredPort;
 use crate::shard::slots::Slot;
 use std::io;
 use std::net::SocketAddr;
@@ -18,11 +20,27 @@ use std::time::Duration;
 /// How long a pause lasts before it is looked again.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// By which of the API's listeners a driver comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entrance {
+    /// As it is.
+    Plain,
+    /// With TLS.
+    Tls,
+}
+
 /// Accepts devices for one port until its listener is stopped. A task of its own.
 pub async fn devices(port: Weak<Port>, listener: Rc<Listener>) {
     let Some(resources) = port.upgrade().map(|port| port.resources().clone()) else { return };
     while let Some(slot_free) = wait_for_room(&resources, &listener).await {
         drop(slot_free);
+        // What has a handshake before it waits in the kernel while too many are at it.
+        let Some(secured) = port.upgrade().map(|port| port.ledger().secured.clone()) else { return };
+        if let Some(secured) = secured
+            && !wait_for_handshakes(&secured, &listener).await
+        {
+            return;
+        }
         let Some((stream, peer)) = next(&listener, &resources).await else { return };
         // Another shard may have taken the last slot meanwhile; then the connection waits here.
         let Some(slot) = wait_for_room(&resources, &listener).await else { return };
@@ -32,7 +50,7 @@ pub async fn devices(port: Weak<Port>, listener: Rc<Listener>) {
             let port = Rc::downgrade(&port);
             ring::spawn(proxied::admit(port, resources.clone(), stream, remote, slot));
         } else {
-            port.admit(Arrival { stream, remote, slot, first: Vec::new() });
+            port.admit(Arrival { stream, remote, slot, first: Vec::new(), cipher: Cipher::Plain });
         }
     }
 }
@@ -73,6 +91,16 @@ async fn wait_for_room(resources: &Resources, listener: &Listener) -> Option<Slo
         }
     }
     None
+}
+
+/// Waits until another handshake may begin; false once the listener is stopped.
+async fn wait_for_handshakes(secured: &SecuredPort, listener: &Listener) -> bool {
+    while !listener.is_stopped() {
+        if let Ok(Ok(_)) = tokio::time::timeout(PAUSE, secured.room.acquire()).await {
+            return true;
+        }
+    }
+    false
 }
 
 fn is_of_the_connection(error: &io::Error) -> bool {

@@ -11,6 +11,7 @@
 use super::Shard;
 use crate::policy::port_id::{PortId, Transport};
 use crate::policy::sources::Family;
+use crate::shard::accept::Entrance;
 use crate::shard::ring;
 use crate::shard::sockets;
 use rustix::net::sockopt::socket_cookie;
@@ -41,8 +42,8 @@ pub struct Handed {
 /// What a socket is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// Drivers connect to it.
-    Api,
+    /// Drivers connect to it, by this entrance.
+    Api(Entrance),
     /// Devices reach a port by it, in one family.
     Port(PortId, Family),
 }
@@ -157,11 +158,11 @@ impl Shard {
 
     /// Pauses the API, and replies when those who have just connected have been answered, or have had time enough.
     pub(super) fn pause(self: &Rc<Self>, reply: mpsc::Sender<usize>) {
-        self.api.borrow().iter().for_each(|api| api.pause());
+        self.api.borrow().iter().for_each(|(_, api)| api.pause());
         let shard = self.clone();
         ring::spawn(async move {
             let is_quiet = || {
-                let accepts = shard.api.borrow().iter().any(|api| api.is_accepting());
+                let accepts = shard.api.borrow().iter().any(|(_, api)| api.is_accepting());
                 !accepts && shard.resources.newcomers.get() == 0
             };
             wait_until(is_quiet, NEWCOMERS_TIME_MAX).await;
@@ -190,14 +191,14 @@ impl Shard {
     pub(super) fn resume(&self) {
         self.frozen.set(false);
         self.resumed_at.set(Instant::now());
-        self.api.borrow().iter().for_each(|api| api.resume());
+        self.api.borrow().iter().for_each(|(_, api)| api.resume());
         self.ports.borrow().values().for_each(|port| port.resume_accepting());
     }
 
     fn duplicates(&self) -> io::Result<Vec<Handed>> {
         let mut all = self.held.duplicates()?;
-        for api in self.api.borrow().iter() {
-            all.push(Handed { place: Place::Api, socket: api.duplicate()? });
+        for (entrance, api) in self.api.borrow().iter() {
+            all.push(Handed { place: Place::Api(*entrance), socket: api.duplicate()? });
         }
         for port in self.ports.borrow().values() {
             all.extend(port.duplicates()?);

@@ -6,6 +6,8 @@
 use crate::policy::counts::Count;
 use crate::policy::port_id::PortId;
 use crate::shard::resources::Resources;
+use crate::shard::secured_port::SecuredPort;
+use crate::shard::tls::Identity;
 use std::cell::Cell;
 use std::num::NonZeroU32;
 use std::rc::Rc;
@@ -14,6 +16,8 @@ use std::rc::Rc;
 pub struct Ledger {
     /// The port.
     pub port: PortId,
+    /// What it has for devices with TLS; `None` where they speak none.
+    pub secured: Option<Rc<SecuredPort>>,
     /// What the shard's ports share.
     pub resources: Rc<Resources>,
     /// When it was opened, in seconds since the start of the process.
@@ -39,11 +43,13 @@ pub enum Counted {
 
 impl Ledger {
     /// That of a port which has just been opened.
-    pub fn new(port: PortId, resources: Rc<Resources>) -> Rc<Self> {
+    pub fn new(port: PortId, resources: Rc<Resources>, identity: Option<Identity>) -> Rc<Self> {
+        let secured = identity.map(SecuredPort::new);
         let since_s = resources.clock_s.get();
         let none = || Cell::new(0);
         let ledger = Rc::new(Ledger {
             port,
+            secured,
             resources,
             since_s,
             idle_s_max: Cell::default(),

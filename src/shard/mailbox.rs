@@ -16,6 +16,7 @@ use crate::policy::tap_filter::TapFilter;
 use crate::shard::commands::Commands;
 use crate::shard::handover::{Handed, Meanwhile, Place};
 use crate::shard::outbox::Outbox;
+use crate::shard::tls::Identity;
 use std::io;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -100,6 +101,13 @@ pub enum Request {
         /// Told when they are in force on this shard.
         reply: mpsc::Sender<usize>,
     },
+    /// Show another certificate to those that connect with TLS from here on.
+    Identify {
+        /// It, its key, and what is asked of the other end.
+        identity: Identity,
+        /// Told when this shard shows it.
+        reply: mpsc::Sender<usize>,
+    },
     /// Refuse joins and new devices, read no more of drivers, and say when what was read of them is on its way.
     Settle {
         /// Told when no session of this shard waits to send a command.
@@ -167,6 +175,8 @@ pub struct Join {
     pub module: Option<Arc<str>>,
     /// From which sources it accepts devices.
     pub sources: Sources,
+    /// Who the port is to its devices; `None` where they speak no TLS.
+    pub identity: Option<Identity>,
     /// Where its messages go.
     pub outbox: Outbox,
     /// Told once the port is open, or why it is not.

@@ -5,6 +5,7 @@
 //! **Not here.** Drivers' sockets (`edge`), and which shard is a port's home (`policy::port_id`).
 
 pub mod accept;
+pub mod cipher;
 pub mod commands;
 pub mod credit;
 pub mod device;
@@ -22,11 +23,13 @@ pub mod proxied;
 pub mod pulse;
 pub mod resources;
 pub mod ring;
+pub mod secured_port;
 pub mod settling;
 pub mod slots;
 pub mod sockets;
 mod survey;
 pub mod taps;
+pub mod tls;
 pub mod udp;
 pub mod vitals;
 
@@ -36,6 +39,7 @@ use crate::policy::port_id::PortId;
 use crate::policy::roster::SessionId;
 use crate::policy::sources::Sources;
 use crate::protocol::tapped::TapEvent;
+use accept::Entrance;
 use handover::Held;
 use mailbox::{Join, Request, TapJoin, Wave};
 use outbox::{Outbox, Served, Subscription};
@@ -47,6 +51,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tls::Identity;
 use tokio::sync::mpsc;
 
 /// Requests carried out in one go before the rest of the shard has its turn.
@@ -69,7 +74,7 @@ const TAPS_PART: u32 = 10;
 pub struct Shard {
     resources: Rc<Resources>,
     /// The API's listeners on this shard, which a drain stops.
-    api: RefCell<Vec<Rc<Listener>>>,
+    api: RefCell<Vec<(Entrance, Rc<Listener>)>>,
     ports: RefCell<HashMap<PortId, Rc<Port>>>,
     /// When a driver last left a port, and its sockets were stopped if need be: they close soon after.
     left: RefCell<HashMap<PortId, Instant>>,
@@ -85,7 +90,7 @@ pub struct Shard {
 
 impl Shard {
     /// A shard without ports.
-    pub fn new(resources: Rc<Resources>, api: Vec<Rc<Listener>>) -> Rc<Self> {
+    pub fn new(resources: Rc<Resources>, api: Vec<(Entrance, Rc<Listener>)>) -> Rc<Self> {
         Rc::new(Shard {
             resources,
             api: RefCell::new(api),
@@ -146,6 +151,10 @@ impl Shard {
                 // It has room for a reply of each shard.
                 let _ = reply.try_send(self.resources.shard);
             }
+            Request::Identify { identity, reply } => {
+                self.resources.tls.identify(identity);
+                let _ = reply.try_send(self.resources.shard);
+            }
             Request::Settle { reply } => self.settle(reply),
             Request::Drain { wave, reply } => self.drain(wave, reply),
             Request::Pause { reply } => self.pause(reply),
@@ -186,7 +195,7 @@ impl Shard {
         if self.frozen.get() && !self.is_draining() {
             return self.join_later(join);
         }
-        let port = match self.port_for(join.port, &join.sources) {
+        let port = match self.port_for(join.port, &join.sources, join.identity.as_ref()) {
             Err(JoinRefusal::InUse) if self.was_left_just_now(join.port) => return self.join_later(join),
             Err(refusal) => {
                 let _ = join.reply.send(Err(refusal));
@@ -242,19 +251,21 @@ impl Shard {
     }
 
     /// The port, opened if need be, with the sockets that `sources` need.
-    fn port_for(&self, id: PortId, sources: &Sources) -> Result<Rc<Port>, JoinRefusal> {
+    fn port_for(&self, id: PortId, sources: &Sources, identity: Option<&Identity>) -> Result<Rc<Port>, JoinRefusal> {
         if self.is_draining() {
             return Err(JoinRefusal::Draining);
         }
         if let Some(port) = self.ports.borrow().get(&id) {
+            port.check_identity(identity)?;
             port.open_sockets(sources, &self.held)?;
             return Ok(port.clone());
         }
         let slot = self.resources.shared.ports.reserve(1).ok_or(JoinRefusal::TooManyPorts)?;
-        let port = Port::new(id, self.resources.clone(), slot);
+        let port = Port::new(id, self.resources.clone(), slot, identity.cloned());
         port.open_sockets(sources, &self.held)?;
         self.resources.counts.one(Count::PortsOpened);
-        tracing::info!(server_protocol = id.transport.name(), server_port = id.number.get(), "port opened");
+        let tls = identity.is_some();
+        tracing::info!(server_protocol = id.transport.name(), server_port = id.number.get(), tls, "port opened");
         self.ports.borrow_mut().insert(id, port.clone());
         self.tell_taps(id, TapEvent::PortOpen);
         Ok(port)
@@ -337,7 +348,7 @@ impl Shard {
         let since = self.draining_since.get().unwrap_or_else(Instant::now);
         self.draining_since.set(Some(since));
         self.held.close();
-        self.api.take().iter().for_each(|api| api.stop());
+        self.api.take().iter().for_each(|(_, api)| api.stop());
         self.ports.borrow().values().for_each(|port| port.stop_accepting());
         let shard = self.clone();
         ring::spawn(async move {

@@ -7,6 +7,7 @@
 use crate::policy::counts::Count;
 use crate::policy::ending::DeviceRefusal;
 use crate::protocol::proxy_header::{self, Origin, ProxyFault};
+use crate::shard::cipher::Cipher;
 use crate::shard::port::{Arrival, Port};
 use crate::shard::resources::Resources;
 use crate::shard::ring::{Receipt, Stream, Timer};
@@ -54,7 +55,7 @@ pub async fn admit(port: Weak<Port>, resources: Rc<Resources>, stream: Stream, b
     let origin = read_header(&stream, &resources, balancer, &mut first).await;
     let Some(port) = port.upgrade() else { return };
     match origin {
-        Ok(Origin::Remote(remote)) => port.admit(Arrival { stream, remote, slot, first }),
+        Ok(Origin::Remote(remote)) => port.admit(Arrival { stream, remote, slot, first, cipher: Cipher::Plain }),
         Ok(Origin::Balancer) => {}
         Err(fault) => {
             tell(&resources, fault, balancer.ip(), port.id().number.get());

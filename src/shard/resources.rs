@@ -23,6 +23,7 @@ use crate::shard::ring::{DatagramBatch, Pool};
 use crate::shard::settling::Settling;
 use crate::shard::slots::Slots;
 use crate::shard::taps::Taps;
+use crate::shard::tls::{Identity, Tls};
 use crate::shard::vitals::Vitals;
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeMap;
@@ -153,6 +154,8 @@ pub struct Resources {
     pub handshakes: Cell<usize>,
     /// Connections to the API whose first request has not been answered.
     pub newcomers: Cell<usize>,
+    /// What the connections with TLS share.
+    pub tls: Tls,
     /// Places that sessions of this shard have taken, those that are about to join included.
     pub sessions: Cell<usize>,
     /// The last refusals.
@@ -189,7 +192,7 @@ pub struct Resources {
 
 impl Resources {
     /// What a shard starts with. Called on its own thread, in its runtime.
-    pub fn new(shard: usize, shared: Shared, rules: Arc<Rules>) -> Self {
+    pub fn new(shard: usize, shared: Shared, rules: Arc<Rules>, identity: Option<Identity>) -> Self {
         let limits = rules.limits;
         let pool = Pool::new(limits.receive_buffers, limits.receive_buffer_bytes);
         Resources {
@@ -207,6 +210,7 @@ impl Resources {
             requests: RefCell::default(),
             handshakes: Cell::new(0),
             newcomers: Cell::new(0),
+            tls: Tls::new(identity),
             sessions: Cell::new(0),
             refusals: RefCell::default(),
             surveys: Semaphore::new(SURVEYS_MAX),
@@ -247,6 +251,7 @@ impl Resources {
             sessions: shared.sessions.used(),
             taps: shared.taps.used(),
             session_memory_bytes: shared.session_memory.used(),
+            certificate_expires_s: self.tls.identity().map(|identity| identity.expires_s),
             log_lines_dropped: (shared.log.dropped_lines)(),
             reloads: shared.reloads.count(),
             kernel: process::count().await,

@@ -5,6 +5,7 @@
 
 use super::wire::Wire;
 use super::{ANSWER_TIME_MAX, Inventory, Line, START_TIME_MAX, TakeoverError, VERSION};
+use crate::shard::accept::Entrance;
 use crate::shard::handover::{Handed, Meanwhile, Place};
 use crate::shard::mailbox::{Peers, Request};
 use crate::shard::vitals::Vitals;
@@ -98,7 +99,7 @@ impl Giving<'_> {
         let mut known = HashSet::new();
         let mut sockets = self.peers.hand_over(Meanwhile::Serve).await?;
         // Those of ports come and go while this daemon serves.
-        sockets.retain(|handed| handed.place == Place::Api);
+        sockets.retain(|handed| matches!(handed.place, Place::Api(_)));
         let sockets = news(&mut known, sockets)?;
         self.hand(&sockets, Some(self.meeting))?;
         drop(sockets);
@@ -119,12 +120,19 @@ impl Giving<'_> {
     }
 
     fn hand(&self, sockets: &[Handed], meeting: Option<&Meeting>) -> Result<(), TakeoverError> {
-        let (api, ports): (Vec<&Handed>, Vec<&Handed>) = sockets.iter().partition(|handed| handed.place == Place::Api);
-        let meetings = usize::from(meeting.is_some());
-        self.wire.say(&Line::Sockets(Inventory { meetings, api: api.len(), ports: ports.len() }))?;
-        let meetings = meeting.into_iter().map(|meeting| meeting.0.as_fd());
-        let descriptors: Vec<BorrowedFd<'_>> =
-            meetings.chain(api.into_iter().chain(ports).map(|handed| handed.socket.as_fd())).collect();
+        let (mut api, mut tls, mut ports) = (Vec::new(), Vec::new(), Vec::new());
+        for Handed { place, socket } in sockets {
+            let kind = match place {
+                Place::Api(Entrance::Plain) => &mut api,
+                Place::Api(Entrance::Tls) => &mut tls,
+                Place::Port(..) => &mut ports,
+            };
+            kind.push(socket.as_fd());
+        }
+        let mut descriptors: Vec<BorrowedFd<'_>> = meeting.iter().map(|meeting| meeting.0.as_fd()).collect();
+        let inventory = Inventory { meetings: descriptors.len(), api: api.len(), tls: tls.len(), ports: ports.len() };
+        descriptors.extend(api.into_iter().chain(tls).chain(ports));
+        self.wire.say(&Line::Sockets(inventory))?;
         self.wire.send(&descriptors)
     }
 

@@ -53,8 +53,8 @@ enum Line {
         /// Its version of the protocol.
         version: u32,
     },
-    /// Sockets follow: first the Unix socket, then those of the API, then those of ports, which say themselves what they
-    /// are.
+    /// Sockets follow: first the Unix socket, then those of the API, without TLS and with, then those of ports, which say
+    /// themselves what they are.
     Sockets(Inventory),
     /// The new one has started.
     Ready,
@@ -74,6 +74,8 @@ struct Inventory {
     meetings: usize,
     /// Listeners of the API.
     api: usize,
+    /// Those where it speaks TLS.
+    tls: usize,
     /// Sockets of device ports.
     ports: usize,
 }

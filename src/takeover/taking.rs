@@ -5,6 +5,7 @@
 
 use super::wire::Wire;
 use super::{Inventory, Line, PAUSE_TIME_MAX, TakeoverError, VERSION};
+use crate::service::handed::Inherited;
 use crate::shard::handover::Handed;
 use crate::shard::mailbox::Peers;
 use socket2::Socket;
@@ -18,10 +19,8 @@ pub struct Taken {
     wire: Wire,
     /// Where daemons meet.
     pub meeting: Option<UnixListener>,
-    /// The API's listeners.
-    pub api: Vec<Socket>,
-    /// The sockets of device ports.
-    pub ports: Vec<Handed>,
+    /// The sockets.
+    pub sockets: Inherited,
 }
 
 /// Asks the daemon at this path for its sockets. It goes on as before until it is told that this one is ready.
@@ -32,7 +31,7 @@ pub fn take(path: &Path) -> Result<Taken, TakeoverError> {
     let stream = UnixStream::connect(path).map_err(|error| TakeoverError::Nobody { path: path.to_owned(), error })?;
     let wire = Wire::new(stream)?;
     wire.say(&Line::Hello { version: VERSION })?;
-    let mut taken = Taken { wire, meeting: None, api: Vec::new(), ports: Vec::new() };
+    let mut taken = Taken { wire, meeting: None, sockets: Inherited::default() };
     taken.receive()?;
     Ok(taken)
 }
@@ -45,26 +44,28 @@ impl Taken {
     pub async fn finish(mut self, peers: &Peers) -> Result<(), TakeoverError> {
         self.wire.say(&Line::Ready)?;
         self.receive()?;
-        peers.inherit(self.ports).await;
+        peers.inherit(self.sockets.ports).await;
         peers.resume().await;
         self.wire.say(&Line::Serving)
     }
 
     /// Takes the sockets that are announced next; those of before are gone by then.
     fn receive(&mut self) -> Result<(), TakeoverError> {
-        let Inventory { meetings, api, ports } = match self.wire.hear(PAUSE_TIME_MAX)? {
+        let Inventory { meetings, api, tls, ports } = match self.wire.hear(PAUSE_TIME_MAX)? {
             Line::Sockets(inventory) => inventory,
             line => return Err(TakeoverError::Unexpected { line: format!("{line:?}") }),
         };
-        let count = meetings.saturating_add(api).saturating_add(ports);
+        let count = [api, tls, ports].into_iter().fold(meetings, usize::saturating_add);
         let mut descriptors = self.wire.receive(count)?.into_iter();
         let meetings: Vec<OwnedFd> = descriptors.by_ref().take(meetings).collect();
         if let Some(meeting) = meetings.into_iter().next() {
             self.meeting = Some(UnixListener::from(meeting));
         }
-        self.api = descriptors.by_ref().take(api).map(Socket::from).collect();
+        let mut listeners = |count| descriptors.by_ref().take(count).map(Socket::from).collect();
+        let (api, tls) = (listeners(api), listeners(tls));
         let port = |descriptor| Handed::of_port(Socket::from(descriptor)).ok_or(TakeoverError::Socket);
-        self.ports = descriptors.map(port).collect::<Result<_, _>>()?;
+        let ports = descriptors.map(port).collect::<Result<_, _>>()?;
+        self.sockets = Inherited { api, tls, ports };
         Ok(())
     }
 }

@@ -125,7 +125,7 @@ mod tests {
         let (giver, taker) = pair();
         let file = std::fs::File::open("/dev/null").unwrap();
         let count = 2 * BATCH_DESCRIPTORS + 1;
-        let line = Line::Sockets(Inventory { meetings: 0, api: 1, ports: count - 1 });
+        let line = Line::Sockets(Inventory { meetings: 0, api: 1, tls: 1, ports: count - 2 });
         giver.say(&line).unwrap();
         giver.send(&vec![file.as_fd(); count]).unwrap();
         giver.say(&Line::Ready).unwrap();

@@ -214,7 +214,7 @@ fn a_takeover_that_breaks_off_leaves_the_daemon_as_it_was(shards: usize) {
         }
         if last.starts_with("ready") {
             taker.say(r#"{"say":"ready"}"#);
-            assert!(taker.hear().contains(r#""meetings":0,"api":0,"ports":"#), "it has paused");
+            assert!(taker.hear().contains(r#""meetings":0,"api":0,"tls":0,"ports":"#), "it has paused");
         }
         if last == "ready and nonsense" {
             taker.say("no");

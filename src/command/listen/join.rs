@@ -5,7 +5,6 @@
 //! **Not here.** Trying again (`listen`).
 
 use std::io;
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
@@ -14,8 +13,8 @@ use tungstenite::handshake::client::Request;
 use tungstenite::http::{HeaderValue, Uri, header};
 use tungstenite::{Error, HandshakeError, WebSocket};
 
-use crate::command::tcp::connect;
-use crate::config::{HttpUrl, ListenArguments, ListenOptions, Secret};
+use crate::command::wire::Wire;
+use crate::config::{DaemonArguments, HttpUrl, ListenArguments, ListenOptions, Secret};
 
 const BASE_PATH: &str = "/api/dispatch/v1";
 
@@ -55,24 +54,25 @@ impl JoinError {
 }
 
 /// Joins the port. Waits for the daemon's answer.
-pub(super) fn join(options: &ListenOptions) -> Result<WebSocket<TcpStream>, JoinError> {
+pub(super) fn join(options: &ListenOptions) -> Result<WebSocket<Wire>, JoinError> {
     let arguments = &options.arguments;
-    open(&arguments.url, &join_route(arguments), &options.token, "dispatch-listen")
+    open(&arguments.daemon, &join_route(arguments), &options.token, "dispatch-listen")
 }
 
 /// Opens a WebSocket at a route of the daemon, its query included. Waits for the daemon's answer.
 pub(in crate::command) fn open(
-    url: &HttpUrl,
+    daemon: &DaemonArguments,
     route: &str,
     token: &Secret,
     module: &'static str,
-) -> Result<WebSocket<TcpStream>, JoinError> {
+) -> Result<WebSocket<Wire>, JoinError> {
+    let DaemonArguments { url, ca } = daemon;
     let request = request(&websocket_url(url, route), token, module)?;
-    let stream = connect(url, Instant::now() + TIME_MAX)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(TIME_MAX))?;
-    stream.set_write_timeout(Some(TIME_MAX))?;
-    match client(request, stream) {
+    let wire = Wire::open(url, ca.as_deref(), Instant::now() + TIME_MAX)?;
+    wire.tcp().set_nodelay(true)?;
+    wire.tcp().set_read_timeout(Some(TIME_MAX))?;
+    wire.tcp().set_write_timeout(Some(TIME_MAX))?;
+    match client(request, wire) {
         Ok((socket, _)) => Ok(socket),
         Err(HandshakeError::Interrupted(_)) => Err(JoinError::Silent),
         Err(HandshakeError::Failure(Error::Http(response))) => Err(JoinError::Refused {
@@ -142,7 +142,7 @@ mod tests {
             transport: Transport::Tcp,
             port: 6001,
             accept: "127.0.0.1,::1,10.0.0.0/8".to_owned(),
-            url: url.clone(),
+            daemon: DaemonArguments { url: url.clone(), ca: None },
             json: false,
             raw: false,
         });

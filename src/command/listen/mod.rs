@@ -10,7 +10,6 @@ pub(super) mod show;
 mod typed;
 
 use std::io::{self, Write};
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
@@ -25,6 +24,7 @@ use tungstenite::{Error, Message, WebSocket};
 use self::devices::Devices;
 use self::show::{Style, show, utc_time};
 use self::typed::{Input, Typed};
+use crate::command::wire::Wire;
 use crate::config::ListenOptions;
 use crate::protocol::message::{FromDriver, ToDriver};
 
@@ -84,7 +84,7 @@ impl<'a> Terminal<'a> {
         while !self.stop.load(Ordering::Relaxed) {
             match join::join(self.options) {
                 Ok(socket) => {
-                    note(&format!("joined {port} at {} for {}", arguments.url, arguments.accept));
+                    note(&format!("joined {port} at {} for {}", arguments.daemon.url, arguments.accept));
                     pause = PAUSE_MIN;
                     match self.attend(socket)? {
                         SessionEnd::Stopped => break,
@@ -92,7 +92,7 @@ impl<'a> Terminal<'a> {
                     }
                 }
                 Err(error) => {
-                    note(&format!("{port} at {}: {error}", arguments.url));
+                    note(&format!("{port} at {}: {error}", arguments.daemon.url));
                     if error.is_final() {
                         return Ok(1);
                     }
@@ -106,8 +106,8 @@ impl<'a> Terminal<'a> {
     }
 
     /// Prints what comes and sends what is typed until one end leaves.
-    fn attend(&mut self, mut socket: WebSocket<TcpStream>) -> io::Result<SessionEnd> {
-        socket.get_ref().set_read_timeout(Some(LOOK))?;
+    fn attend(&mut self, mut socket: WebSocket<Wire>) -> io::Result<SessionEnd> {
+        socket.get_ref().tcp().set_read_timeout(Some(LOOK))?;
         let mut devices = Devices::default();
         let mut heard = Instant::now();
         let mut pinged = heard;
@@ -163,7 +163,7 @@ impl<'a> Terminal<'a> {
     }
 
     /// Sends what was typed meanwhile. What cannot be sent is said.
-    fn send_typed(&mut self, socket: &mut WebSocket<TcpStream>, devices: &Devices) -> Result<(), Error> {
+    fn send_typed(&mut self, socket: &mut WebSocket<Wire>, devices: &Devices) -> Result<(), Error> {
         for _ in 0..typed::LINES_WAITING_MAX {
             match self.typed.try_recv() {
                 Ok(Input::Line(line)) => match encode(&line, self.options, devices) {
@@ -229,7 +229,7 @@ pub(super) fn closed(frame: Option<&CloseFrame>) -> String {
 }
 
 /// Says goodbye and waits a little for the answer, so that the daemon sees a close and no reset.
-pub(super) fn leave(socket: &mut WebSocket<TcpStream>) {
+pub(super) fn leave(socket: &mut WebSocket<Wire>) {
     let frame = CloseFrame { code: CloseCode::Normal, reason: "the terminal is done".into() };
     let until = Instant::now() + GOODBYE_MAX;
     if socket.close(Some(frame)).is_err() {

@@ -9,7 +9,6 @@ mod show;
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +24,7 @@ use crate::command::listen::show::Style;
 use crate::command::listen::{
     LOOK, PAUSE_MAX, PAUSE_MIN, PING_INTERVAL, SILENCE_MAX, closed, is_pause, leave, note, stop_flag,
 };
+use crate::command::wire::Wire;
 use crate::config::{TapArguments, TapOptions};
 use crate::protocol::tapped::{TapEvent, Tapped};
 
@@ -74,9 +74,9 @@ impl<'a> Terminal<'a> {
         let port = format!("{} port {}", arguments.transport.name(), arguments.port);
         let mut pause = PAUSE_MIN;
         while !self.stop.load(Ordering::Relaxed) {
-            match join::open(&arguments.url, &route(arguments), &self.options.token, "dispatch-tap") {
+            match join::open(&arguments.daemon, &route(arguments), &self.options.token, "dispatch-tap") {
                 Ok(mut socket) => {
-                    note(&format!("tapping {port} at {}", arguments.url));
+                    note(&format!("tapping {port} at {}", arguments.daemon.url));
                     pause = PAUSE_MIN;
                     let lost = self.attend(&mut socket);
                     if let Some(capture) = &mut self.capture {
@@ -88,7 +88,7 @@ impl<'a> Terminal<'a> {
                     }
                 }
                 Err(error) => {
-                    note(&format!("{port} at {}: {error}", arguments.url));
+                    note(&format!("{port} at {}: {error}", arguments.daemon.url));
                     if error.is_final() {
                         return Ok(1);
                     }
@@ -102,8 +102,8 @@ impl<'a> Terminal<'a> {
     }
 
     /// Prints what comes until one end leaves: why it was lost, or `None` where it was told to stop.
-    fn attend(&mut self, socket: &mut WebSocket<TcpStream>) -> io::Result<Option<String>> {
-        socket.get_ref().set_read_timeout(Some(LOOK))?;
+    fn attend(&mut self, socket: &mut WebSocket<Wire>) -> io::Result<Option<String>> {
+        socket.get_ref().tcp().set_read_timeout(Some(LOOK))?;
         let mut heard = Instant::now();
         let mut pinged = heard;
         loop {

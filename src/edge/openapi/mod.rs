@@ -42,7 +42,7 @@ pub fn document() -> String {
         "info": {
             "title": "dispatch",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Devices reach TCP and UDP ports; drivers join them by WebSocket.",
+            "description": "Devices reach TCP and UDP ports; drivers join them by WebSocket, with TLS or without.",
             "license": { "name": "MIT" }
         },
         "paths": paths,
@@ -70,6 +70,7 @@ fn operation(path: &str, route: &Route, method: &str) -> Value {
     match route.endpoint {
         Endpoint::Tap => operation["parameters"] = tap_parameters(),
         Endpoint::Join(_) => operation["parameters"] = join_parameters(),
+        Endpoint::JoinTls => operation["parameters"] = tls_join_parameters(),
         Endpoint::List(kind) => operation["parameters"] = list_parameters(kind, method),
         Endpoint::LogLevel if method == "put" => {
             let description = "A level, or targets with levels; empty for what the daemon started with";
@@ -88,7 +89,7 @@ fn operation(path: &str, route: &Route, method: &str) -> Value {
 const JOIN_REFUSALS: [(&str, &str, &str); 7] = [
     ("400", "A parameter is bad", "ParameterError"),
     ("403", "The port, or an entry of accept, is not allowed", "Error"),
-    ("409", "The port is in use by another program", "Error"),
+    ("409", "Another program has the port, or it is open in the other way (TLS or not)", "Error"),
     ("422", "A parameter is missing", "ParameterError"),
     ("426", "The request is no WebSocket upgrade", "Error"),
     ("429", "As many sessions of this token as there may be, or too many failed tokens from this address", "Error"),
@@ -108,7 +109,7 @@ fn refusals(all: &[(&str, &str, &str)]) -> impl Iterator<Item = (String, Value)>
 fn responses(route: &Route, method: &str) -> Map<String, Value> {
     let mut responses = Map::new();
     match route.endpoint {
-        Endpoint::Join(_) => {
+        Endpoint::Join(_) | Endpoint::JoinTls => {
             responses.insert("101".into(), json!({ "description": "Joined: binary messages follow" }));
             responses.extend(refusals(&JOIN_REFUSALS));
         }
@@ -162,6 +163,20 @@ fn responses(route: &Route, method: &str) -> Map<String, Value> {
         }
     }
     responses
+}
+
+fn tls_join_parameters() -> Value {
+    let mut parameters = join_parameters();
+    let own = [
+        ("certificate", "The certificate that devices are shown and its chain, in PEM; with its key alone"),
+        ("private_key", "Its private key, in PEM; without a certificate one is made for it. Proxies log queries"),
+        ("tls", "The name of a certificate that the operator keeps, in the place of both"),
+    ];
+    let own = own.map(|(name, description)| {
+        json!({ "name": name, "in": "query", "description": description, "schema": { "type": "string" } })
+    });
+    parameters.as_array_mut().into_iter().for_each(|all| all.extend(own.clone()));
+    parameters
 }
 
 fn join_parameters() -> Value {

@@ -12,6 +12,7 @@ mod writer;
 
 pub use place::Place;
 
+use crate::edge::line::Line;
 use crate::edge::websocket::{LARGE_MESSAGE_BYTES, WebSocket};
 use crate::policy::budget::Reservation;
 use crate::policy::counts::Count;
@@ -19,6 +20,7 @@ use crate::policy::ending::SessionEnd;
 use crate::policy::limits::Limits;
 use crate::policy::port_id::PortId;
 use crate::policy::roster::SessionId;
+use crate::shard::cipher::Cipher;
 use crate::shard::credit::Window;
 use crate::shard::log_gate::LogGate;
 use crate::shard::outbox::Inbox;
@@ -26,7 +28,7 @@ use crate::shard::presence::Presence;
 use crate::shard::resources::Resources;
 use crate::shard::ring::{self, Stream, Timer};
 use std::cell::{Cell, OnceCell, RefCell};
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -46,8 +48,6 @@ pub struct Joined {
     pub id: SessionId,
     /// The port.
     pub port: PortId,
-    /// The other end of its socket, in canonical form.
-    pub remote: SocketAddr,
     /// Its `X-Module-ID`.
     pub module: Option<Arc<str>>,
     /// Its accept list; cut where it is long.
@@ -58,7 +58,7 @@ pub struct Joined {
     pub place: Place,
     /// The bounds under which it joined.
     pub limits: Limits,
-    /// What it may use; at least [`session_bytes_max`] of them.
+    /// What it may use; at least [`session_bytes_max`] of them, and what its line's cipher takes.
     pub memory: Reservation,
 }
 
@@ -69,6 +69,8 @@ pub struct Session {
     /// Who it is, for log lines.
     span: Span,
     stream: Stream,
+    /// What the socket's bytes are wrapped in. The writer seals.
+    cipher: Cipher,
     resources: Rc<Resources>,
     window: Window,
     presence: Rc<Presence>,
@@ -95,8 +97,9 @@ pub struct Session {
 
 impl Session {
     /// A session that has joined; [`serve`](Self::serve) answers the driver from then on.
-    pub fn new(joined: Joined, stream: Stream, resources: Rc<Resources>, inbox: &Inbox) -> Rc<Self> {
-        let Joined { id, port, remote, module, accepted, span, place, limits, mut memory } = joined;
+    pub fn new(joined: Joined, line: Line, resources: Rc<Resources>, inbox: &Inbox) -> Rc<Self> {
+        let Line { stream, cipher, remote, .. } = line;
+        let Joined { id, port, module, accepted, span, place, limits, mut memory } = joined;
         let memory_bytes_min = memory.amount() - limits.write_window_bytes_max;
         let window = Window::new(limits.write_window_bytes_max, memory.split_above(memory_bytes_min));
         let now_s = resources.clock_s.get();
@@ -124,6 +127,7 @@ impl Session {
             port,
             span,
             stream,
+            cipher,
             window,
             presence,
             memory: RefCell::new(memory),

@@ -35,7 +35,7 @@ impl Session {
     pub(super) async fn read(self: Rc<Self>, first: Vec<u8>) {
         let _reading = Reading(self.clone());
         let mut gathering = Gathering::default();
-        let mut next = (!first.is_empty()).then(|| self.decode(&first, &mut gathering));
+        let mut next = (!first.is_empty()).then(|| self.decode_opened(&first, &mut gathering));
         while self.reads_on() {
             let read = match next.take().or_else(|| self.read_more(&mut gathering)) {
                 Some(read) => Some(read),
@@ -95,8 +95,21 @@ impl Session {
         }
     }
 
-    /// Adds the commands in the next bytes of the driver.
+    /// Adds the commands in the next bytes of the driver's socket.
     fn decode(&self, bytes: &[u8], gathering: &mut Gathering) -> Read {
+        let opened = self.cipher.open(bytes).map_err(|error| {
+            // An alert cannot stand amid what the writer sends.
+            if !self.is_sending.get() {
+                let _ = self.stream.send_now(&self.cipher.pending());
+            }
+            SessionEnd::Io(error.kind())
+        })?;
+        self.decode_opened(&opened.data, gathering)?;
+        if opened.has_ended { Err(SessionEnd::DriverGone) } else { Ok(()) }
+    }
+
+    /// Adds the commands in the next bytes of the driver.
+    fn decode_opened(&self, bytes: &[u8], gathering: &mut Gathering) -> Read {
         self.is_alive.set(true);
         self.count_bytes(Count::DriverBytesReceived, bytes.len());
         self.presence.received(bytes.len(), self.resources.clock_s.get());
@@ -222,7 +235,7 @@ impl Session {
 
     fn try_reserve_for_next_read(&self) -> bool {
         let message_bytes = self.websocket.borrow().message_bytes();
-        let next_bytes = self.resources.pool.buffer_bytes().max(READ_ON_BYTES);
+        let next_bytes = self.resources.pool.buffer_bytes().max(READ_ON_BYTES) + self.cipher.held_bytes_max();
         let above = (message_bytes + next_bytes).saturating_sub(LARGE_MESSAGE_BYTES);
         if above == 0 {
             // A large message that was none of devices' has given its memory up.

@@ -60,6 +60,10 @@ impl Session {
 
     /// Sends whole frames; false where the session has ended over it.
     async fn send(&self, frames: Bytes) -> bool {
+        self.send_sealed(self.cipher.seal(frames)).await
+    }
+
+    async fn send_sealed(&self, sealed: Bytes) -> bool {
         let before_bytes = self.taken_bytes.get();
         self.is_sending.set(true);
         let taken = |count: usize| {
@@ -67,14 +71,14 @@ impl Session {
             self.presence.written_bytes.set(self.taken_bytes.get());
             self.count_bytes(Count::DriverBytesWritten, count);
         };
-        let sent = self.stream.send_all(frames.clone(), taken).await;
+        let sent = self.stream.send_all(sealed.clone(), taken).await;
         self.is_sending.set(false);
         let sent_bytes = self.taken_bytes.get() - before_bytes;
         match sent {
             Ok(Sent::Whole) => true,
             Ok(Sent::Abandoned) => {
                 self.set_end(SessionEnd::Stalled);
-                self.abandon(&frames[..sent_bytes as usize]);
+                self.abandon(&sealed[..sent_bytes as usize]);
                 false
             }
             Err(error) => {
@@ -85,11 +89,11 @@ impl Session {
     }
 
     /// Ends the stream of a driver that was let go amid a send: by a close frame where one fits whole behind `sent`, else
-    /// by a reset.
+    /// by a reset. Nothing can follow a TLS record that is cut.
     fn abandon(&self, sent: &[u8]) {
         let mut walk = FrameWalk::default();
         walk.advance(sent);
-        if walk.between_frames() {
+        if self.cipher.is_plain() && walk.between_frames() {
             let mut websocket = self.websocket.borrow_mut();
             websocket.take_control();
             let end = self.end.get().unwrap_or(SessionEnd::Stalled);
@@ -114,6 +118,10 @@ impl Session {
                     self.websocket.borrow_mut().close(code, reason);
                 }
                 self.send_control().await;
+                let farewell = self.cipher.farewell();
+                if !farewell.is_empty() {
+                    self.send_sealed(farewell).await;
+                }
                 self.stream.shutdown(Shutdown::Write);
             }
         }

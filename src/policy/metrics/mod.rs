@@ -43,6 +43,8 @@ pub struct ProcessCount {
     pub taps: usize,
     /// Memory that sessions and long request heads have reserved.
     pub session_memory_bytes: usize,
+    /// When the first certificate of the API expires, in seconds since 1970; `None` without TLS.
+    pub certificate_expires_s: Option<i64>,
     /// Lines of the log that found no room.
     pub log_lines_dropped: usize,
     /// How reloading the settings went.
@@ -138,6 +140,10 @@ impl Metrics {
         self.gauge("process_start_time_seconds", help, process.started_at.as_secs_f64());
         let dropped = process.log_lines_dropped as f64;
         self.counter("dispatch_log_lines_dropped_total", "Lines of the log that found no room.", dropped);
+        if let Some(expires_s) = process.certificate_expires_s {
+            let help = "When the first certificate of the API expires, since 1970; only with TLS.";
+            self.gauge("dispatch_tls_certificate_expires_seconds", help, expires_s as f64);
+        }
         let reloads = &process.reloads;
         let help = "When the settings in force were read, since 1970.";
         self.gauge("dispatch_reload_success_timestamp_seconds", help, reloads.succeeded_at.as_secs_f64());
@@ -341,7 +347,11 @@ fn limit(limit: u64) -> f64 {
 /// Every family, in the order of the text.
 pub fn families(limits: &Limits) -> Vec<Family> {
     let mut metrics = Metrics::default();
-    let process = ProcessCount { kernel: Some(KernelCount::default()), ..ProcessCount::default() };
+    let process = ProcessCount {
+        kernel: Some(KernelCount::default()),
+        certificate_expires_s: Some(0),
+        ..ProcessCount::default()
+    };
     metrics.write(&[ShardCount::default()], &process, limits, ["", ""]);
     (0..Metrics::PORT_FAMILIES).for_each(|at| metrics.begin_port_family(at));
     metrics.families

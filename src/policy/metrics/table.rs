@@ -21,7 +21,7 @@ pub struct Family {
 /// A family of counters, and which of its samples shows which count.
 pub(super) type Counter = (&'static str, &'static str, &'static [(&'static [(&'static str, &'static str)], Count)]);
 
-pub(super) const COUNTERS: [Counter; 25] = [
+pub(super) const COUNTERS: [Counter; 27] = [
     ("dispatch_devices_opened_total", "TCP devices that were let in.", &[(&[], Count::DevicesOpened)]),
     (
         "dispatch_devices_refused_total",
@@ -79,12 +79,12 @@ pub(super) const COUNTERS: [Counter; 25] = [
     ("dispatch_messages_from_drivers_total", "Messages of drivers.", &[(&[], Count::MessagesFromDrivers)]),
     (
         "dispatch_driver_received_bytes_total",
-        "Bytes that drivers sent, frames and all.",
+        "Bytes that drivers sent, frames and all; those of TLS opened.",
         &[(&[], Count::DriverBytesReceived)],
     ),
     (
         "dispatch_driver_written_bytes_total",
-        "Bytes that were sent to drivers, frames and all.",
+        "Bytes that were sent to drivers, frames and all; those of TLS sealed.",
         &[(&[], Count::DriverBytesWritten)],
     ),
     (
@@ -102,6 +102,30 @@ pub(super) const COUNTERS: [Counter; 25] = [
         "dispatch_tokens_refused_total",
         "Requests without the right token, and those that were not looked at as too many of their address were wrong.",
         &[(&[("reason", "wrong")], Count::TokensRefused), (&[("reason", "unchecked")], Count::TokensUnchecked)],
+    ),
+    (
+        "dispatch_tls_handshakes_total",
+        "TLS handshakes of connections to the API: in full, of a resumed session, failed, let go as they took too long or \
+         were too many, or left by the other end.",
+        &[
+            (&[("result", "full")], Count::TlsHandshakesFull),
+            (&[("result", "resumed")], Count::TlsHandshakesResumed),
+            (&[("result", "failed")], Count::TlsHandshakesFailed),
+            (&[("result", "late")], Count::TlsHandshakesLate),
+            (&[("result", "gone")], Count::TlsHandshakesGone),
+        ],
+    ),
+    (
+        "dispatch_device_tls_handshakes_total",
+        "TLS handshakes of devices: in full, of a resumed session, failed, let go as they took too long or their port closed, \
+         or left by the device.",
+        &[
+            (&[("result", "full")], Count::DeviceHandshakesFull),
+            (&[("result", "resumed")], Count::DeviceHandshakesResumed),
+            (&[("result", "failed")], Count::DeviceHandshakesFailed),
+            (&[("result", "late")], Count::DeviceHandshakesLate),
+            (&[("result", "gone")], Count::DeviceHandshakesGone),
+        ],
     ),
     (
         "dispatch_accept_pauses_total",

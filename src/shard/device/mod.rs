@@ -6,9 +6,11 @@
 //! **Not here.** Its queue (`queue`) and its writer (`writing`), who its drivers are (`policy::roster`), and the table it
 //! stands in (`port`).
 
+mod entering;
 mod queue;
 mod writing;
 
+pub use entering::shake_hands;
 pub use queue::WriteQueue;
 pub use writing::{send_unsent, watch_under_way};
 
@@ -59,6 +61,9 @@ pub struct Device {
 /// leaves; with 16 bytes more an idle device cost 91 more (seen).
 const DEVICE_BYTES_MAX: usize = 88;
 const _: () = assert!(size_of::<Device>() <= DEVICE_BYTES_MAX);
+
+/// Bytes of a device, and the drivers that had no room for them.
+type Waiting = (Vec<u8>, Vec<Rc<Subscription>>);
 
 impl Device {
     /// A device that has just been accepted. [`serve`] is its task.
@@ -206,6 +211,10 @@ impl Device {
             // seen 2 ms each at 15,000 devices. This ends the receive as well, behind what has come.
             return self.stream.shutdown(Shutdown::Both);
         }
+        if let Some(secured) = &self.ledger.secured {
+            // All else was taken. Where this is not, the end of the connection says it.
+            let _ = self.stream.send_now(&secured.farewell(self.id));
+        }
         self.stream.shutdown(Shutdown::Write);
         self.stream.interrupt();
     }
@@ -239,17 +248,18 @@ impl Device {
             let end = match self.stream.receive(pool).await {
                 Ok(Receipt::Data(data)) => {
                     let is_full = data.len() == pool.buffer_bytes();
-                    let waiting = self.deliver(&data);
+                    let (waiting, end) = self.open(&data);
                     // The buffer goes back before a wait: a slow driver must not keep the shard's buffers from others.
                     drop(data);
                     match waiting {
                         // What is rare is boxed, here and in `serve`: an idle device is its reading alone.
                         Some((data, waiting)) => {
                             Box::pin(self.deliver_waiting(data, waiting)).await;
-                            None
+                            end
                         }
-                        None if is_full => self.read_on(),
-                        None => None,
+                        // What is sealed may be more than was read, and find no room.
+                        None if is_full && self.ledger.secured.is_none() => self.read_on(),
+                        None => end,
                     }
                 }
                 Ok(Receipt::End) => Some(DeviceEnd::DeviceClosed),
@@ -259,6 +269,19 @@ impl Device {
             if let Some(end) = end {
                 return self.ending.get().unwrap_or(end);
             }
+        }
+    }
+
+    /// Hands the bytes to its drivers, opened where they are sealed. Where some have no room, a copy of the bytes comes back
+    /// and who waits for them; and how the device ends behind them.
+    fn open(&self, data: &[u8]) -> (Option<Waiting>, Option<DeviceEnd>) {
+        let Some(secured) = &self.ledger.secured else { return (self.deliver(data), None) };
+        match secured.open(self.id, data) {
+            Ok(opened) => {
+                let waiting = if opened.data.is_empty() { None } else { self.deliver(&opened.data) };
+                (waiting, opened.has_ended.then_some(DeviceEnd::DeviceClosed))
+            }
+            Err(error) => (None, Some(DeviceEnd::from_io(&error))),
         }
     }
 
@@ -287,7 +310,7 @@ impl Device {
     }
 
     /// Hands the bytes to its drivers. Where some have no room, a copy of the bytes comes back and who waits for them.
-    fn deliver(&self, data: &[u8]) -> Option<(Vec<u8>, Vec<Rc<Subscription>>)> {
+    fn deliver(&self, data: &[u8]) -> Option<Waiting> {
         let counts = &self.resources().counts;
         self.received(data.len() as u64);
         self.tap(|device| TapEvent::Received { device, data });
@@ -366,6 +389,7 @@ impl Drop for Device {
         let resources = self.resources();
         resources.devices.set(resources.devices.get() - 1);
         resources.shared.device_slots.give_back();
+        self.ledger.secured.iter().for_each(|secured| secured.forget(self.id));
     }
 }
 

@@ -75,6 +75,8 @@ impl Device {
         let mut queue = self.queue.borrow_mut();
         let queue = queue.as_mut()?;
         while let Some(bytes) = queue.gather(scratch) {
+            let sealed = self.seal(bytes);
+            let bytes = sealed.as_deref().unwrap_or(bytes);
             let bytes_len = bytes.len();
             let sent = self.stream.send_now(bytes);
             let count = *sent.as_ref().unwrap_or(&0);
@@ -83,10 +85,15 @@ impl Device {
             match sent {
                 Err(error) if error.kind() != ErrorKind::WouldBlock => queue.clear(),
                 _ if count == bytes_len => queue.sent(returning),
-                _ => return Some(queue.rest(scratch, count)),
+                _ => return Some(sealed.map_or_else(|| queue.rest(scratch, count), |sealed| sealed.slice(count..))),
             }
         }
         None
+    }
+
+    /// What is sent in the place of these bytes, where the port's devices speak TLS. What is sealed has to be sent.
+    fn seal(&self, bytes: &[u8]) -> Option<Bytes> {
+        self.ledger.secured.as_ref().map(|secured| secured.seal(self.id, bytes))
     }
 
     /// Gives up what is queued if it makes no progress for the flush limit. The watch does not keep the device.
@@ -174,7 +181,10 @@ async fn write_queued(writing: Writing, rest: Bytes) {
             Ok(Sent::Abandoned) | Err(_) => queue.clear(),
         }
         let mut scratch = device.resources().gathered.borrow_mut();
-        next = queue.gather(&mut scratch).is_some().then(|| queue.rest(&scratch, 0));
+        next = match queue.gather(&mut scratch).map(|bytes| device.seal(bytes)) {
+            Some(None) => Some(queue.rest(&scratch, 0)),
+            sealed => sealed.flatten(),
+        };
     }
 }
 

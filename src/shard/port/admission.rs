@@ -1,8 +1,9 @@
 //! Who is let in of those that connect to a port.
 //!
 //! **Invariants.** The checks run in one order: a driver accepts the source, the source does not flap, its old connection
-//! has made way where it is to, the port has room, the source has room. Who is refused used no id and holds nothing.
-//! **Not here.** Accepting (`accept`), and how a source is judged (`policy::origins`).
+//! has made way where it is to, the port has room, the source has room. Who is refused used no id and holds nothing. Where
+//! devices speak TLS, the first two come before the handshake, and the others after it.
+//! **Not here.** Accepting (`accept`), the handshake (`device::entering`), and how a source is judged (`policy::origins`).
 
 use super::{Port, replacing};
 use crate::policy::counts::Count;
@@ -11,6 +12,7 @@ use crate::policy::port_id::PortId;
 use crate::policy::refusals::Refused;
 use crate::protocol::message::ToDriver;
 use crate::protocol::tapped::TapEvent;
+use crate::shard::cipher::Cipher;
 use crate::shard::device::{self, Device};
 use crate::shard::gate;
 use crate::shard::outbox::Appended;
@@ -27,8 +29,10 @@ pub struct Arrival {
     pub remote: SocketAddr,
     /// Its place among the devices of the process.
     pub slot: Slot,
-    /// What it has sent that was read already, behind a balancer's header.
+    /// What it has sent that was read already, behind a balancer's header or its handshake.
     pub first: Vec<u8>,
+    /// What its bytes are wrapped in, from its handshake on.
+    pub cipher: Cipher,
 }
 
 impl Port {
@@ -49,6 +53,22 @@ impl Port {
             }
             return self.refuse(source, DeviceRefusal::Flapping);
         }
+        let keepalive = self.resources().limits().device_keepalive;
+        let options = arrival.stream.set_nodelay().and_then(|()| arrival.stream.set_keepalive(keepalive));
+        if let Err(error) = options {
+            // The connection is dead already; the first receive says how.
+            tracing::debug!(port = %self.id(), remote_ip = %source, %error, "socket options were not taken");
+        }
+        match &self.ledger.secured {
+            None => self.enter(arrival),
+            Some(secured) => {
+                ring::spawn(device::shake_hands(Rc::downgrade(self), secured.clone(), arrival));
+            }
+        }
+    }
+
+    /// Lets a device in, after its handshake where its port has one.
+    pub fn enter(self: &Rc<Self>, arrival: Arrival) {
         if self.replacing.is_on() {
             replacing::admit(self, arrival);
         } else {
@@ -58,7 +78,7 @@ impl Port {
 
     /// Lets a device in, if the limits leave room for it.
     pub(super) fn let_in(self: &Rc<Self>, arrival: Arrival) -> Option<Rc<Device>> {
-        let Arrival { stream, remote, slot, first } = arrival;
+        let Arrival { stream, remote, slot, first, cipher } = arrival;
         let source = remote.ip();
         let limits = self.resources().limits();
         if self.draining.get() {
@@ -79,14 +99,12 @@ impl Port {
             self.refuse(source, DeviceRefusal::Source);
             return None;
         };
-        let options = stream.set_nodelay().and_then(|()| stream.set_keepalive(limits.device_keepalive));
-        if let Err(error) = options {
-            // The connection is dead already; the first receive says how.
-            tracing::debug!(port = %self.id(), remote_ip = %source, %error, "socket options were not taken");
-        }
         let id = self.next_device.get();
         self.next_device.set(id + 1);
         let device = Device::new(id, stream, remote.port(), audience.clone(), self, self.ledger(), slot);
+        if let Some(secured) = &self.ledger.secured {
+            secured.keep(id, cipher);
+        }
         self.devices.borrow_mut().insert(id, device.clone());
         self.unannounced.set(self.unannounced.get() + 1);
         let counts = &self.resources().counts;

@@ -27,6 +27,7 @@ use crate::shard::outbox::{Appended, Subscription};
 use crate::shard::resources::Resources;
 use crate::shard::ring::{self, Datagrams, Listener};
 use crate::shard::taps::Done;
+use crate::shard::tls::Identity;
 use crate::shard::{accept, sockets, udp};
 use replacing::Replacing;
 use std::cell::{Cell, Ref, RefCell};
@@ -74,9 +75,9 @@ impl PortSocket {
 
 impl Port {
     /// A port without sockets or drivers.
-    pub fn new(id: PortId, resources: Rc<Resources>, slot: Reservation) -> Rc<Self> {
+    pub fn new(id: PortId, resources: Rc<Resources>, slot: Reservation, identity: Option<Identity>) -> Rc<Self> {
         let port = Rc::new(Port {
-            ledger: Ledger::new(id, resources),
+            ledger: Ledger::new(id, resources, identity),
             roster: RefCell::default(),
             devices: RefCell::default(),
             next_device: Cell::new(0),
@@ -108,6 +109,25 @@ impl Port {
     /// Who is joined. Borrowed: not to be held across an await.
     pub fn roster(&self) -> Ref<'_, Roster<Rc<Subscription>>> {
         self.roster.borrow()
+    }
+
+    /// Whether a join for devices with TLS, or without, may be one of this port. One with another key may, which is
+    /// logged: the port goes on with its own.
+    ///
+    /// # Errors
+    /// Where the port's devices speak TLS and the join's do not, or the reverse.
+    pub fn check_identity(&self, wanted: Option<&Identity>) -> Result<(), JoinRefusal> {
+        match (&self.ledger.secured, wanted) {
+            (None, None) => Ok(()),
+            (Some(_), None) => Err(JoinRefusal::OpenWithTls),
+            (None, Some(_)) => Err(JoinRefusal::OpenWithoutTls),
+            (Some(secured), Some(wanted)) => {
+                if secured.identity().public_key != wanted.public_key {
+                    tracing::warn!(port = %self.id(), "a driver brought another key: the port goes on with the first");
+                }
+                Ok(())
+            }
+        }
     }
 
     /// Opens the sockets that `sources` need and that are not open; those that are held are taken.
@@ -411,6 +431,7 @@ impl Port {
 impl Drop for Port {
     fn drop(&mut self) {
         self.stop_sockets(|_| true);
+        self.ledger.secured.iter().for_each(|secured| secured.end_handshakes());
         self.replacing.wake();
     }
 }

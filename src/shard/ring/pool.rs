@@ -144,10 +144,14 @@ impl Buffer {
         }
     }
 
-    /// Makes ready for being given out again.
-    fn refill(&mut self) {
+    /// Gives the buffer back with nothing in it of what was received.
+    pub fn wipe(mut self) {
+        self.fill(0);
+    }
+
+    fn fill(&mut self, byte: u8) {
         // SAFETY: the buffer is this value's alone until its id is given back.
-        unsafe { self.pool.address(self.id).write_bytes(PATTERN, self.len) };
+        unsafe { self.pool.address(self.id).write_bytes(byte, self.len) };
     }
 }
 
@@ -164,7 +168,8 @@ impl Deref for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         if cfg!(debug_assertions) {
-            self.refill();
+            // Ready for being given out again.
+            self.fill(PATTERN);
         }
         self.pool.0.out.set(self.pool.0.out.get() - 1);
         self.pool.0.returned.borrow_mut().push(self.id);

@@ -59,6 +59,12 @@ impl Setup {
         self
     }
 
+    /// Sets anything, as `--name value`.
+    pub fn flag(mut self, name: &str, value: &str) -> Self {
+        self.flags.extend([format!("--{name}"), value.to_owned()]);
+        self
+    }
+
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
         self

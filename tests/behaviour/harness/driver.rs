@@ -1,5 +1,6 @@
 //! A driver as drivers are: a WebSocket library that answers pings and echoes the close, and typed messages.
 
+use std::io::{self, ErrorKind, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -9,21 +10,27 @@ use tungstenite::protocol::{CloseFrame, Role, frame::coding::CloseCode};
 use tungstenite::{Error, Message, WebSocket};
 
 use super::PATIENCE;
+use super::line::Line;
 use super::message::{self, Addr, Event};
 
 /// A joined driver; every wait on it is bounded.
 pub struct Driver {
-    socket: WebSocket<TcpStream>,
+    socket: WebSocket<Line>,
 }
 
 impl Driver {
-    pub fn new(stream: TcpStream, pending: Vec<u8>) -> Self {
-        Self { socket: WebSocket::from_partially_read(stream, pending, Role::Client, None) }
+    pub fn new(stream: impl Into<Line>, pending: Vec<u8>) -> Self {
+        Self::over(WebSocket::from_partially_read(stream.into(), pending, Role::Client, None))
+    }
+
+    /// A driver over a WebSocket that is there already.
+    pub fn over(socket: WebSocket<Line>) -> Self {
+        Self { socket }
     }
 
     /// Its own port, by which the daemon's lists tell it from others.
     pub fn local_port(&self) -> u16 {
-        self.socket.get_ref().local_addr().unwrap().port()
+        self.socket.get_ref().tcp().local_addr().unwrap().port()
     }
 
     /// The next message that is no ping and no pong.
@@ -50,13 +57,13 @@ impl Driver {
     /// The next event; `None` once the daemon has said goodbye (1001) and closed, or when the flag is set.
     pub fn event_or_goodbye(&mut self, done: &AtomicBool) -> Option<Event> {
         let deadline = Instant::now() + PATIENCE;
-        self.socket.get_ref().set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        self.socket.get_ref().tcp().set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         while Instant::now() < deadline && !done.load(Ordering::Relaxed) {
             match self.socket.read() {
                 Ok(Message::Binary(bytes)) => return Some(Event::decode(&bytes)),
                 Ok(Message::Close(Some(CloseFrame { code, .. }))) => {
                     assert_eq!(u16::from(code), 1001);
-                    self.socket.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
+                    self.socket.get_ref().tcp().set_read_timeout(Some(PATIENCE)).unwrap();
                     self.ends();
                     return None;
                 }
@@ -76,7 +83,7 @@ impl Driver {
 
     /// Ends the connection without a word.
     pub fn hang_up(&mut self) {
-        let _ = self.socket.get_ref().shutdown(std::net::Shutdown::Both);
+        let _ = self.socket.get_ref().tcp().shutdown(std::net::Shutdown::Both);
     }
 
     /// The next event, which has to be OPENED.
@@ -157,6 +164,32 @@ impl Driver {
         panic!("the connection goes on for {PATIENCE:?}");
     }
 
+    /// Its socket, below any TLS.
+    pub fn tcp(&self) -> &TcpStream {
+        self.socket.get_ref().tcp()
+    }
+
+    /// Says in TLS that nothing follows, and nothing of the WebSocket.
+    pub fn end_tls(&mut self) {
+        let Line::Tls(stream) = self.socket.get_mut() else { panic!("no TLS") };
+        stream.conn.send_close_notify();
+        stream.flush().unwrap();
+    }
+
+    /// Reads on until the daemon ends the connection without a goodbye.
+    pub fn is_cut_off(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            match self.socket.read() {
+                Ok(Message::Close(frame)) => panic!("a goodbye: {frame:?}"),
+                Ok(_) => {}
+                Err(Error::Io(error)) if is_pause(&error) => panic!("the connection goes on: {error}"),
+                Err(_) => return,
+            }
+        }
+        panic!("the connection goes on for {PATIENCE:?}");
+    }
+
     /// Says goodbye and waits for the daemon's; what comes in between is passed over.
     pub fn leave(mut self) {
         self.socket.close(Some(CloseFrame { code: CloseCode::Normal, reason: "bye".into() })).unwrap();
@@ -165,6 +198,10 @@ impl Driver {
 
     /// Ends the connection by a reset.
     pub fn reset(self) {
-        Socket::from(self.socket.into_inner()).set_linger(Some(Duration::ZERO)).unwrap();
+        Socket::from(self.socket.into_inner().into_tcp()).set_linger(Some(Duration::ZERO)).unwrap();
     }
+}
+
+fn is_pause(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }

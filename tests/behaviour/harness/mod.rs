@@ -5,11 +5,13 @@ mod daemon;
 mod device;
 mod driver;
 mod http;
+mod line;
 mod manager;
 mod message;
 mod metrics;
 mod process;
 mod story;
+pub mod tls;
 mod wire;
 
 pub use daemon::{Daemon, Setup, UPGRADE, join_target};

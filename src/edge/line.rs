@@ -1,0 +1,110 @@
+//! A connection to the API: its socket, what its bytes are wrapped in, and who is at its other end.
+//!
+//! **Invariants.** A connection that came with TLS is given out with its handshake done; each handshake is counted once.
+//! **Not here.** The handshake itself (`shard::tls`), what is said over the line (`api`, `session`).
+
+use crate::policy::counts::Count;
+use crate::shard::accept::Entrance;
+use crate::shard::cipher::Cipher;
+use crate::shard::resources::Resources;
+use crate::shard::ring::{Sent, Stream, Timer};
+use crate::shard::tls::{HandshakeFault, shake_hands};
+use bytes::Bytes;
+use std::net::{Shutdown, SocketAddr};
+
+/// One connection to the API.
+pub struct Line {
+    /// Its socket.
+    pub stream: Stream,
+    /// What its bytes are wrapped in.
+    pub cipher: Cipher,
+    /// The other end, in canonical form.
+    pub remote: SocketAddr,
+    /// The port of the API that it came to.
+    pub server_port: u16,
+}
+
+impl Line {
+    /// A line of whoever has sent `first` already, and what was received of it behind the handshake; `None` where that
+    /// failed.
+    pub async fn open(
+        stream: Stream,
+        remote: SocketAddr,
+        entrance: Entrance,
+        first: Vec<u8>,
+        resources: &Resources,
+    ) -> Option<(Self, Vec<u8>)> {
+        match entrance {
+            Entrance::Plain => {
+                let server_port = server_port(entrance, resources);
+                Some((Line { stream, cipher: Cipher::Plain, remote, server_port }, first))
+            }
+            Entrance::Tls => secure(stream, remote, first, resources).await,
+        }
+    }
+
+    /// Sends `out` whole, or gives up after the time that a request's head may take: then, and where the other end is
+    /// gone, false.
+    pub async fn send(&self, out: Vec<u8>, resources: &Resources) -> bool {
+        self.send_sealed(self.cipher.seal(Bytes::from(out)), resources).await
+    }
+
+    /// Ends the line: says so, shuts this side down, and waits a little for the other end to do the same.
+    pub async fn end(&self, resources: &Resources) {
+        let farewell = self.cipher.farewell();
+        if farewell.is_empty() || self.send_sealed(farewell, resources).await {
+            linger(&self.stream, resources).await;
+        }
+    }
+
+    async fn send_sealed(&self, sealed: Bytes, resources: &Resources) -> bool {
+        let slow = self.stream.clone();
+        let time = resources.limits().request_head_time_max;
+        let _deadline = Timer::spawn(async move {
+            tokio::time::sleep(time).await;
+            slow.abandon_send();
+        });
+        matches!(self.stream.send_all(sealed, |_| {}).await, Ok(Sent::Whole))
+    }
+}
+
+/// The port of the API at an entrance.
+pub fn server_port(entrance: Entrance, resources: &Resources) -> u16 {
+    let access = &resources.rules().access;
+    match entrance {
+        Entrance::Plain => access.api_port,
+        Entrance::Tls => access.api_tls_port.unwrap_or_default(),
+    }
+}
+
+async fn linger(stream: &Stream, resources: &Resources) {
+    stream.shutdown(Shutdown::Write);
+    let time = resources.limits().linger_time_max;
+    stream.linger(&resources.pool, time, time).await;
+}
+
+async fn secure(stream: Stream, remote: SocketAddr, first: Vec<u8>, resources: &Resources) -> Option<(Line, Vec<u8>)> {
+    // There is one wherever there is a listener for it.
+    let (identity, server_port) = (resources.tls.identity()?, server_port(Entrance::Tls, resources));
+    let shaken =
+        shake_hands(&stream, first, identity.config, resources.limits().tls_handshake_time_max, resources).await;
+    let (count, fault) = match &shaken {
+        Ok(secured) if secured.is_resumed => (Count::TlsHandshakesResumed, None),
+        Ok(_) => (Count::TlsHandshakesFull, None),
+        Err(fault @ HandshakeFault::Tls(_)) => (Count::TlsHandshakesFailed, Some(fault)),
+        Err(fault @ HandshakeFault::Late) => (Count::TlsHandshakesLate, Some(fault)),
+        Err(HandshakeFault::Gone) => (Count::TlsHandshakesGone, None),
+    };
+    resources.counts.one(count);
+    if let Some(reason) = fault
+        && let Some(left_out) = resources.tls.failed_log.pass(remote.ip())
+    {
+        tracing::warn!(remote_ip = %remote.ip(), server_port, %reason, left_out, "TLS handshake failed");
+    }
+    if matches!(fault, Some(HandshakeFault::Tls(_))) {
+        // Else unread bytes would destroy the alert on its way.
+        linger(&stream, resources).await;
+    }
+    let secured = shaken.ok()?;
+    Some((Line { stream, cipher: secured.cipher, remote, server_port }, secured.first))
+}

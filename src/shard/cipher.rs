@@ -1,0 +1,149 @@
+//! What a connection's bytes are wrapped in on their way: nothing, or TLS. Bytes go in and bytes come out.
+//!
+//! **Invariants.** Sealed bytes leave in the order of sealing, so one task of a connection seals. Between calls no more is
+//! held than a record that has come in part, and what TLS itself wants sent, which leaves before the next bytes.
+//! **Not here.** The socket (`ring`), and the handshake (`tls`).
+
+use bytes::Bytes;
+use rustls::{HandshakeKind, ServerConnection};
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::io::{self, Read, Write};
+
+/// What may be held of a record that has come in part, and comes out with its last byte.
+const RECORD_BYTES_MAX: usize = 18 << 10;
+/// What a TLS session is by itself, keys and all.
+const STATE_BYTES: usize = 8 << 10;
+
+/// What the bytes of one connection are wrapped in.
+#[derive(Debug)]
+pub enum Cipher {
+    /// Nothing: they are sent and received as they are.
+    Plain,
+    /// TLS.
+    Tls(Box<RefCell<ServerConnection>>),
+}
+
+/// Bytes that were opened.
+#[derive(Debug)]
+pub struct Opened<'a> {
+    /// They; none where a record has not come whole.
+    pub data: Cow<'a, [u8]>,
+    /// The other end has said in TLS that nothing follows.
+    pub has_ended: bool,
+}
+
+impl Cipher {
+    /// TLS, before its handshake.
+    pub fn of(mut connection: ServerConnection) -> Self {
+        // What is sealed at once is bounded by whoever seals, and is taken out at once.
+        connection.set_buffer_limit(None);
+        Cipher::Tls(Box::new(RefCell::new(connection)))
+    }
+
+    /// Opens bytes that were received.
+    ///
+    /// # Errors
+    /// `InvalidData`, and why: the other end does not speak TLS, or not as was agreed. Every later call has the same
+    /// answer; [`pending`](Self::pending) has the alert that says so.
+    #[inline]
+    pub fn open<'a>(&self, bytes: &'a [u8]) -> io::Result<Opened<'a>> {
+        match self {
+            Cipher::Plain => Ok(Opened { data: Cow::Borrowed(bytes), has_ended: false }),
+            Cipher::Tls(connection) => open(&mut connection.borrow_mut(), bytes),
+        }
+    }
+
+    /// Seals bytes that are to be sent next.
+    #[inline]
+    pub fn seal(&self, bytes: Bytes) -> Bytes {
+        match self {
+            Cipher::Plain => bytes,
+            Cipher::Tls(connection) => seal(&mut connection.borrow_mut(), &bytes),
+        }
+    }
+
+    /// Seals a copy of bytes that are to be sent next.
+    pub fn seal_copy(&self, bytes: &[u8]) -> Bytes {
+        match self {
+            Cipher::Plain => Bytes::copy_from_slice(bytes),
+            Cipher::Tls(connection) => seal(&mut connection.borrow_mut(), bytes),
+        }
+    }
+
+    /// What TLS itself wants sent: parts of a handshake, alerts.
+    pub fn pending(&self) -> Bytes {
+        match self {
+            Cipher::Plain => Bytes::new(),
+            Cipher::Tls(connection) => take_sealed(&mut connection.borrow_mut(), 0),
+        }
+    }
+
+    /// The last bytes, which say that nothing follows; none where TLS has failed, or is not spoken.
+    pub fn farewell(&self) -> Bytes {
+        match self {
+            Cipher::Plain => Bytes::new(),
+            Cipher::Tls(connection) => {
+                let mut connection = connection.borrow_mut();
+                connection.send_close_notify();
+                take_sealed(&mut connection, 0)
+            }
+        }
+    }
+
+    /// How the handshake went, once it is over.
+    pub fn handshake_kind(&self) -> Option<HandshakeKind> {
+        let Cipher::Tls(connection) = self else { return None };
+        let connection = connection.borrow();
+        connection.handshake_kind().filter(|_| !connection.is_handshaking())
+    }
+
+    /// Whether bytes are sent as they are.
+    pub fn is_plain(&self) -> bool {
+        matches!(self, Cipher::Plain)
+    }
+
+    /// How much more may come out of an opening than goes in: what was held of a record.
+    pub fn held_bytes_max(&self) -> usize {
+        if self.is_plain() { 0 } else { RECORD_BYTES_MAX }
+    }
+
+    /// What a session may use for it at most: its state, a record on its way in, twice, and a sealed chunk, which is a
+    /// third of its outbox and what TLS adds.
+    pub fn bytes_max(&self, outbox_bytes: usize) -> usize {
+        if self.is_plain() { 0 } else { STATE_BYTES + 2 * RECORD_BYTES_MAX + outbox_bytes * 3 / 8 }
+    }
+}
+
+fn open<'a>(connection: &mut ServerConnection, bytes: &[u8]) -> io::Result<Opened<'a>> {
+    let mut rest = bytes;
+    let mut data = Vec::new();
+    loop {
+        // What was read is taken out below, so there is room for a part of the rest at least.
+        let has_read = !rest.is_empty() && connection.read_tls(&mut rest)? > 0;
+        let state =
+            connection.process_new_packets().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let start = data.len();
+        data.resize(start + state.plaintext_bytes_to_read(), 0);
+        connection.reader().read_exact(&mut data[start..])?;
+        if rest.is_empty() || !has_read {
+            return Ok(Opened { data: Cow::Owned(data), has_ended: state.peer_has_closed() });
+        }
+    }
+}
+
+fn seal(connection: &mut ServerConnection, bytes: &[u8]) -> Bytes {
+    // It takes everything, as its buffers have no limit of their own.
+    let _ = connection.writer().write_all(bytes);
+    /// More than TLS adds to a record of 16 KiB.
+    const ADDED_BYTES_MAX: usize = 64;
+    take_sealed(connection, bytes.len() + (bytes.len() / (16 << 10) + 1) * ADDED_BYTES_MAX)
+}
+
+/// What is ready to be sent, about `expected_bytes`.
+fn take_sealed(connection: &mut ServerConnection, expected_bytes: usize) -> Bytes {
+    let mut sealed = Vec::with_capacity(expected_bytes);
+    // A vector takes every write.
+    while connection.wants_write() && connection.write_tls(&mut sealed).is_ok() {}
+    sealed.into()
+}

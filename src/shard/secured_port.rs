@@ -1,0 +1,105 @@
+//! What a port with TLS has beside its devices: who it is to them, what their bytes are wrapped in, and the handshakes that
+//! are not over.
+//!
+//! **Invariants.** A bounded number of handshakes is under way, and all end with the port. A device's cipher is there from
+//! its handshake to its end.
+//! **Not here.** The handshake (`tls`), and what is in the bytes (`device`).
+
+use crate::shard::cipher::{Cipher, Opened};
+use crate::shard::ring::Stream;
+use crate::shard::tls::Identity;
+use bytes::Bytes;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// Devices of a port that shake hands at a time; others wait in the kernel.
+const HANDSHAKES_MAX: usize = 64;
+
+/// TLS of one port.
+pub struct SecuredPort {
+    identity: Identity,
+    /// Beside the devices, so that one without TLS is no larger for it.
+    ciphers: RefCell<HashMap<u64, Rc<Cipher>>>,
+    handshakes: RefCell<HashMap<u64, Stream>>,
+    next_handshake: Cell<u64>,
+    /// Room for another handshake.
+    pub room: Arc<Semaphore>,
+}
+
+/// A handshake while it is under way.
+pub struct UnderWay {
+    port: Rc<SecuredPort>,
+    number: u64,
+}
+
+impl SecuredPort {
+    /// A port that shows this identity.
+    pub fn new(identity: Identity) -> Rc<Self> {
+        Rc::new(SecuredPort {
+            identity,
+            ciphers: RefCell::default(),
+            handshakes: RefCell::default(),
+            next_handshake: Cell::new(0),
+            room: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+        })
+    }
+
+    /// Who it is to its devices.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// A handshake begins.
+    pub fn begin(self: &Rc<Self>, stream: &Stream) -> UnderWay {
+        let number = self.next_handshake.replace(self.next_handshake.get() + 1);
+        self.handshakes.borrow_mut().insert(number, stream.clone());
+        UnderWay { port: self.clone(), number }
+    }
+
+    /// Ends the handshakes that are under way.
+    pub fn end_handshakes(&self) {
+        self.handshakes.borrow().values().for_each(Stream::interrupt);
+    }
+
+    /// A device is there whose bytes are wrapped so.
+    pub fn keep(&self, device: u64, cipher: Cipher) {
+        self.ciphers.borrow_mut().insert(device, Rc::new(cipher));
+    }
+
+    /// A device is gone.
+    pub fn forget(&self, device: u64) {
+        self.ciphers.borrow_mut().remove(&device);
+    }
+
+    /// Opens what a device has sent.
+    ///
+    /// # Errors
+    /// Those of [`Cipher::open`].
+    pub fn open<'a>(&self, device: u64, bytes: &'a [u8]) -> io::Result<Opened<'a>> {
+        self.cipher(device).ok_or(io::ErrorKind::NotConnected)?.open(bytes)
+    }
+
+    /// Seals what is sent to a device next.
+    pub fn seal(&self, device: u64, bytes: &[u8]) -> Bytes {
+        self.cipher(device).map_or_else(Bytes::new, |cipher| cipher.seal_copy(bytes))
+    }
+
+    /// The last bytes to a device: that nothing follows.
+    pub fn farewell(&self, device: u64) -> Bytes {
+        self.cipher(device).map_or_else(Bytes::new, |cipher| cipher.farewell())
+    }
+
+    fn cipher(&self, device: u64) -> Option<Rc<Cipher>> {
+        self.ciphers.borrow().get(&device).cloned()
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.port.handshakes.borrow_mut().remove(&self.number);
+    }
+}

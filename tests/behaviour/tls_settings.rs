@@ -1,0 +1,133 @@
+//! Proves what is said of TLS settings and files that are not good, and that the daemon's own programs speak TLS.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use crate::harness::tls::{Authority, connect};
+use crate::harness::{BASES, Daemon, Device, Run, clear_environment, free_port, started};
+
+#[test]
+fn a_setting_that_is_not_good_is_one_line_that_names_it_and_no_key() {
+    let authority = Authority::new();
+    let (own, other) = (authority.issue(10), authority.issue(10));
+    authority.install(&own);
+    let (cert, key) = (authority.path("cert.pem"), authority.path("key.pem"));
+    let other_key = authority.file("other.pem", &other.key);
+    let encrypted = authority.file("encrypted.pem", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n");
+    let nothing = authority.file("nothing.pem", "nothing\n");
+    let good: [&str; 4] = ["--tls-cert", &cert, "--tls-key", &key];
+    let with = |more: &[&'static str]| [&good[..], more].concat();
+    let cases: [(Vec<&str>, &str, &str); 13] = [
+        (vec!["--tls-cert", &cert], "--tls-cert (DISPATCH_TLS_CERT)", "needs --tls-key"),
+        (vec!["--tls-key", &key], "--tls-key (DISPATCH_TLS_KEY)", "needs --tls-cert"),
+        (vec!["--tls-client-ca", &cert], "--tls-client-ca", "needs --tls-cert"),
+        (with(&["--tls-client-crl", "/nope"]), "--tls-client-crl", "needs --tls-client-ca"),
+        (vec!["--tls-cert", "/nope", "--tls-key", &key], "--tls-cert", "No such file"),
+        (vec!["--tls-cert", &nothing, "--tls-key", &key], "--tls-cert", "no certificate"),
+        (vec!["--tls-cert", &cert, "--tls-key", &other_key], "--tls-key", "not that of the certificate"),
+        (vec!["--tls-cert", &cert, "--tls-key", &encrypted], "--tls-key", "encrypted"),
+        (vec!["--tls-cert", &cert, "--tls-key", &cert], "--tls-key", "no private key"),
+        (vec!["--tls-cert", &cert, "--tls-key", &own.key], "--tls-key", "is a PEM text"),
+        (with(&["--tls-client-ca", "/nope"]), "--tls-client-ca", "No such file"),
+        (with(&["--tls-port", "3000"]), "--tls-port", "--port"),
+        (with(&["--tls-host", "no such host"]), "--tls-host", "no address of this machine"),
+    ];
+    let words: Vec<&str> = own.key.lines().chain(other.key.lines()).filter(|line| !line.starts_with('-')).collect();
+    for (flags, setting, reason) in &cases {
+        let run = Run::binary(flags, &[]);
+        assert_eq!(run.status.code(), Some(2), "{flags:?}");
+        let lines: Vec<&str> = run.stderr.lines().collect();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].contains(setting) && lines[0].contains(reason), "{lines:?} for {reason}");
+        assert!(!words.iter().any(|word| lines[0].contains(word)), "{lines:?}");
+    }
+}
+
+#[test]
+fn a_list_or_an_authority_that_is_none_is_named() {
+    let authority = Authority::new();
+    authority.install(&authority.issue(10));
+    let (cert, key, ca) = (authority.path("cert.pem"), authority.path("key.pem"), authority.path("ca.pem"));
+    let nothing = authority.file("nothing.pem", "nothing\n");
+    let bad_ca = ["--tls-cert", &cert, "--tls-key", &key, "--tls-client-ca", &nothing];
+    let bad_crl = ["--tls-cert", &cert, "--tls-key", &key, "--tls-client-ca", &ca, "--tls-client-crl", &nothing];
+    for (flags, reason) in [(&bad_ca[..], "no certificate"), (&bad_crl[..], "no revocation list")] {
+        let run = Run::binary(flags, &[]);
+        assert!(run.status.code() == Some(2) && run.stderr.contains(reason), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn a_taken_tls_port_is_one_line_that_names_its_settings() {
+    let authority = Authority::new();
+    authority.install(&authority.issue(10));
+    let (cert, key) = (authority.path("cert.pem"), authority.path("key.pem"));
+    let (port, taken) = (free_port().to_string(), free_port());
+    let _other = std::net::TcpListener::bind(("127.0.0.1", taken)).unwrap();
+    let taken = taken.to_string();
+    let flags = ["-p", &port, "-w", "1", "--tls-cert", &cert, "--tls-key", &key, "--tls-port", &taken];
+    let run = Run::binary(&flags, &[]);
+    assert_eq!((run.status.code(), run.stderr.lines().count()), (Some(1), 1), "{}", run.stderr);
+    assert!(run.stderr.contains("--tls-port") && run.stderr.contains(&taken), "{}", run.stderr);
+}
+
+#[test]
+fn the_daemons_own_programs_speak_tls_to_whom_they_trust() {
+    let authority = Authority::new();
+    let (setup, tls_port) = authority.daemon(1);
+    setup.run(|daemon| {
+        let ca = authority.path("ca.pem");
+        let url = format!("https://127.0.0.1:{tls_port}{}/healthz", BASES[1]);
+        let trusting = Run::binary(&["-c", &url], &[("SSL_CERT_FILE", &ca)]);
+        assert_eq!(trusting.status.code(), Some(0), "{}", trusting.stderr);
+        let wary = Run::binary(&["-c", &url], &[("SSL_CERT_FILE", &Authority::new().path("ca.pem"))]);
+        assert_eq!(wary.status.code(), Some(2), "{}", wary.stderr);
+        assert!(wary.stderr.contains("certificate"), "{}", wary.stderr);
+        listen(daemon, tls_port, &ca);
+        drop(connect(tls_port));
+    });
+}
+
+/// A driver in a terminal, by way of TLS.
+fn listen(_daemon: &Daemon, tls_port: u16, ca: &str) {
+    let port = free_port();
+    let (url, port_text) = (format!("wss://localhost:{tls_port}"), port.to_string());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dispatch"));
+    command.args(["listen", "tcp", &port_text, "--accept", "127.0.0.1", "--url", &url, "--ca", ca]);
+    clear_environment(&mut command);
+    let mut child = started(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()));
+    let mut notes = BufReader::new(child.stderr.take().unwrap());
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    notes.read_line(&mut line).unwrap();
+    assert!(line.contains("joined tcp port"), "{line}");
+    let mut tap = tap(&url, &port_text, ca);
+    let mut device = Device::connect("127.0.0.1", port);
+    device.send(b"over TLS\n");
+    for expected in ["opened", "over TLS"] {
+        line.clear();
+        output.read_line(&mut line).unwrap();
+        assert!(line.contains(expected), "{line}");
+    }
+    std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"back\n").unwrap();
+    device.expect(b"back\n");
+    let mut tapped = BufReader::new(tap.stdout.take().unwrap()).lines();
+    assert!(tapped.any(|line| line.unwrap().contains("over TLS")), "the tap says nothing of it");
+    for program in [&mut tap, &mut child] {
+        program.kill().unwrap();
+        program.wait().unwrap();
+    }
+    device.is_disconnected();
+}
+
+/// A tap in a terminal, by way of TLS, once it taps.
+fn tap(url: &str, port: &str, ca: &str) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dispatch"));
+    command.args(["tap", "tcp", port, "--url", url, "--ca", ca]);
+    clear_environment(&mut command);
+    let mut child = started(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()));
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("tapping tcp port"), "{line}");
+    child
+}
