@@ -89,8 +89,8 @@ impl<'a> RequestHead<'a> {
     pub fn parameter(&self, name: &str) -> Option<Cow<'a, str>> {
         // Of the others no value is decoded: it may be a private key, of which no copy is to be made.
         let first = |text: &'a str| form_urlencoded::parse(text.as_bytes()).next();
-        let is_it =
-            |pair: &&'a str| first(pair.split('=').next().unwrap_or_default()).is_some_and(|(key, _)| key == name);
+        let key = |pair: &'a str| first(pair.split('=').next().unwrap_or_default()).map(|(key, _)| key);
+        let is_it = |pair: &&'a str| !pair.is_empty() && key(pair).unwrap_or_default() == name;
         self.query.split('&').find(is_it).and_then(first).map(|(_, value)| value)
     }
 
