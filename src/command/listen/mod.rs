@@ -44,14 +44,17 @@ const GOODBYE_MAX: Duration = Duration::from_secs(2);
 /// Listens until Ctrl-C, SIGTERM or the end of a terminal's input, and tells the exit code: 0 then, 1 where the daemon
 /// refuses the request for good or nobody reads what is printed.
 pub fn run(options: &ListenOptions) -> u8 {
-    match Terminal::new(options).and_then(|mut terminal| terminal.listen()) {
-        Ok(code) => code,
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 1,
-        Err(error) => {
+    exit_code(Terminal::new(options).and_then(|mut terminal| terminal.listen()))
+}
+
+/// The exit code of what ended so; where nobody reads what is printed, nothing is said of it.
+pub(super) fn exit_code(ended: io::Result<u8>) -> u8 {
+    ended.unwrap_or_else(|error| {
+        if error.kind() != io::ErrorKind::BrokenPipe {
             note(&error);
-            1
         }
-    }
+        1
+    })
 }
 
 struct Terminal<'a> {

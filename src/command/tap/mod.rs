@@ -22,7 +22,7 @@ use self::show::show;
 use crate::command::listen::join;
 use crate::command::listen::show::Style;
 use crate::command::listen::{
-    LOOK, PAUSE_MAX, PAUSE_MIN, PING_INTERVAL, SILENCE_MAX, closed, is_pause, leave, note, stop_flag,
+    LOOK, PAUSE_MAX, PAUSE_MIN, PING_INTERVAL, SILENCE_MAX, closed, exit_code, is_pause, leave, note, stop_flag,
 };
 use crate::command::wire::Wire;
 use crate::config::{TapArguments, TapOptions};
@@ -31,14 +31,7 @@ use crate::protocol::tapped::{TapEvent, Tapped};
 /// Taps until Ctrl-C or SIGTERM, and tells the exit code: 0 then, 1 where the daemon refuses the request for good, or what
 /// is printed or captured cannot be written.
 pub fn run(options: &TapOptions) -> u8 {
-    match Terminal::new(options).and_then(|mut terminal| terminal.tap()) {
-        Ok(code) => code,
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 1,
-        Err(error) => {
-            note(&error);
-            1
-        }
-    }
+    exit_code(Terminal::new(options).and_then(|mut terminal| terminal.tap()))
 }
 
 struct Terminal<'a> {
