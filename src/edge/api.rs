@@ -90,9 +90,6 @@ impl Api {
     }
 
     async fn converse(self: Rc<Self>, stream: Stream, peer: SocketAddr, entrance: Entrance, newcomer: Newcomer) {
-        if stream.set_nodelay().is_err() {
-            return;
-        }
         let waiting = self.handshakes.begin(&stream);
         let mut first = Vec::new();
         let remote = match proxied::remote_of(&stream, &self.resources, peer, &mut first).await {

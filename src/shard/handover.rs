@@ -144,7 +144,7 @@ impl Shard {
         let until = Instant::now() + limits.takeover_wait_max;
         for Handed { place, socket } in sockets {
             let Place::Port(port, family) = place else { continue };
-            if let Err(error) = sockets::adopt(port, &socket, limits.socket_bytes) {
+            if let Err(error) = sockets::adopt(port, &socket, &limits) {
                 tracing::warn!(%port, %error, "the buffers of a socket that was handed over stay as they were");
             }
             self.held.0.borrow_mut().push(HeldSocket { port, family, socket, until });

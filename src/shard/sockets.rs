@@ -1,15 +1,18 @@
 //! Opening the sockets of ports and of the API, and what it means when that fails.
 //!
 //! **Invariants.** A port that another program holds is noticed, whichever reuse options that program has set; each
-//! family has a socket of its own.
+//! family has a socket of its own. What every connection of a listener needs is set on the listener, of which it inherits
+//! it: that costs a connection nothing.
 //! **Not here.** What the sockets are used for (`ring`).
 
 use crate::policy::ending::JoinRefusal;
+use crate::policy::limits::Limits;
 use crate::policy::port_id::{PortId, Transport};
 use crate::policy::sources::Family;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4_096;
@@ -18,19 +21,20 @@ const BACKLOG: i32 = 4_096;
 const DATAGRAM_RECEIVE_BYTES: usize = 1 << 20;
 /// The same for a socket that was handed over.
 const DATAGRAM_HELD_BYTES: usize = 8 << 20;
+/// Keepalive probes that a device may leave without an answer.
+const KEEPALIVE_PROBES: u32 = 3;
 
-/// Opens a device port for one family: a listening socket, whose connections' buffers are `socket_bytes` each way, or a
-/// bound one for datagrams.
+/// Opens a device port for one family: a listening socket or a bound one for datagrams.
 ///
 /// # Errors
 /// Why a join that needs it is refused.
-pub fn open(port: PortId, family: Family, socket_bytes: usize) -> Result<Socket, JoinRefusal> {
+pub fn open(port: PortId, family: Family, limits: &Limits) -> Result<Socket, JoinRefusal> {
     let any = match family {
         Family::V4 => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port.number.get())),
         Family::V6 => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port.number.get())),
     };
     match port.transport {
-        Transport::Tcp => open_listener(any, socket_bytes),
+        Transport::Tcp => open_listener(any, limits),
         Transport::Udp => open_datagrams(any),
     }
     .map_err(|error| refusal(&error))
@@ -44,14 +48,14 @@ pub fn open_api(address: SocketAddr, shards: usize, socket_bytes: usize) -> io::
     let mut address = address;
     if address.port() != 0 {
         // Whether the port is free. It does not listen: a connection that came to it would be reset with it.
-        drop(bind_listener(address, socket_bytes)?);
+        drop(bind_listener(address)?);
     }
     let mut listeners = Vec::with_capacity(shards);
     for _ in 0..shards {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec(), Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
-        bound_buffers(&socket, socket_bytes)?;
+        prepare(&socket, socket_bytes)?;
         socket.bind(&address.into())?;
         if let Some(bound) = socket.local_addr()?.as_socket() {
             address = bound;
@@ -73,48 +77,65 @@ pub fn deal_api(listeners: &[Socket], shards: usize, socket_bytes: usize) -> io:
     let mut dealt: Vec<Vec<Socket>> = (0..shards).map(|_| Vec::new()).collect();
     for turn in 0..shards.max(listeners.len()) {
         let listener = &listeners[turn % listeners.len()];
-        bound_buffers(listener, socket_bytes)?;
+        prepare(listener, socket_bytes)?;
         dealt[turn % shards].push(listener.try_clone()?);
     }
     Ok(dealt)
 }
 
-/// Sets the buffers of a device port's socket that was opened elsewhere. Datagrams may have to wait in it for their driver,
+/// Sets the options of a device port's socket that was opened elsewhere. Datagrams may have to wait in it for their driver,
 /// so it gets as much as the kernel gives.
 ///
 /// # Errors
 /// What setsockopt(2) says.
-pub fn adopt(port: PortId, socket: &Socket, socket_bytes: usize) -> io::Result<()> {
+pub fn adopt(port: PortId, socket: &Socket, limits: &Limits) -> io::Result<()> {
     match port.transport {
-        Transport::Tcp => bound_buffers(socket, socket_bytes),
+        Transport::Tcp => prepare_for_devices(socket, limits),
         Transport::Udp => socket.set_recv_buffer_size(DATAGRAM_HELD_BYTES),
     }
 }
 
-/// Bounds what the kernel keeps for each connection, each way; it doubles the number for its own use. Zero leaves it to
-/// grow by itself, to several MiB for a peer that does not read, which a container's limit counts.
-fn bound_buffers(listener: &Socket, bytes: usize) -> io::Result<()> {
-    if bytes > 0 {
-        listener.set_send_buffer_size(bytes)?;
-        listener.set_recv_buffer_size(bytes)?;
+/// Has the kernel end idle connections of `listener` that come from now on and whose other end is dead: three keepalive
+/// probes, `interval` after the last byte and apart.
+///
+/// # Errors
+/// What setsockopt(2) says.
+pub fn set_keepalive(listener: &Socket, interval: Duration) -> io::Result<()> {
+    let probes = TcpKeepalive::new().with_time(interval).with_interval(interval).with_retries(KEEPALIVE_PROBES);
+    listener.set_tcp_keepalive(&probes)
+}
+
+fn prepare_for_devices(listener: &Socket, limits: &Limits) -> io::Result<()> {
+    set_keepalive(listener, limits.device_keepalive)?;
+    prepare(listener, limits.socket_bytes)
+}
+
+/// Has connections send small messages at once, and bounds what the kernel keeps for each, each way; it doubles
+/// `socket_bytes` for its own use. Zero leaves it to grow by itself, to several MiB for a peer that does not read, which a
+/// container's limit counts.
+fn prepare(listener: &Socket, socket_bytes: usize) -> io::Result<()> {
+    listener.set_tcp_nodelay(true)?;
+    if socket_bytes > 0 {
+        listener.set_send_buffer_size(socket_bytes)?;
+        listener.set_recv_buffer_size(socket_bytes)?;
     }
     Ok(())
 }
 
-fn open_listener(address: SocketAddr, socket_bytes: usize) -> io::Result<Socket> {
-    let socket = bind_listener(address, socket_bytes)?;
+fn open_listener(address: SocketAddr, limits: &Limits) -> io::Result<Socket> {
+    let socket = bind_listener(address)?;
+    prepare_for_devices(&socket, limits)?;
     socket.listen(BACKLOG)?;
     Ok(socket)
 }
 
-fn bind_listener(address: SocketAddr, socket_bytes: usize) -> io::Result<Socket> {
+fn bind_listener(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec(), Some(Protocol::TCP))?;
     // A plain bind fails in TIME_WAIT, which every restart leaves; with SO_REUSEPORT it would share a taken port.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() && address.ip().is_unspecified() {
         socket.set_only_v6(true)?;
     }
-    bound_buffers(&socket, socket_bytes)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
@@ -138,5 +159,27 @@ fn refusal(error: &io::Error) -> JoinRefusal {
         Some(libc::EACCES | libc::EPERM) => JoinRefusal::NotAllowed,
         Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL) => JoinRefusal::NoFamily,
         _ => JoinRefusal::Io(error.kind()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_inherits_what_its_listener_was_given() {
+        let listener = bind_listener((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        set_keepalive(&listener, Duration::from_secs(7)).unwrap();
+        prepare(&listener, 50_000).unwrap();
+        listener.listen(1).unwrap();
+        let device = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        device.connect(&listener.local_addr().unwrap()).unwrap();
+        let (connection, _) = listener.accept().unwrap();
+        assert!(connection.tcp_nodelay().unwrap() && connection.keepalive().unwrap());
+        assert_eq!(connection.tcp_keepalive_time().unwrap(), Duration::from_secs(7));
+        assert_eq!(connection.tcp_keepalive_interval().unwrap(), Duration::from_secs(7));
+        assert_eq!(connection.tcp_keepalive_retries().unwrap(), KEEPALIVE_PROBES);
+        assert_eq!(connection.send_buffer_size().unwrap(), 100_000);
+        assert_eq!(connection.recv_buffer_size().unwrap(), 100_000);
     }
 }

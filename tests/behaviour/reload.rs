@@ -15,6 +15,7 @@ scenarios! {
     devices_beyond_a_lowered_limit_stay_and_the_next_waits,
     a_limit_of_a_source_counts_the_devices_that_are_there,
     rules_of_devices_reach_the_ports_that_are_open,
+    devices_that_come_are_probed_as_the_settings_then_say,
     a_session_keeps_the_buffers_that_it_joined_with,
     the_log_level_is_reloaded,
     a_bad_file_keeps_the_settings_and_says_so,
@@ -257,6 +258,21 @@ fn rules_of_devices_reach_the_ports_that_are_open(shards: usize) {
         }
         folder.reload(daemon, &format!("device_idle_seconds_max = ['{port}=1', 600]\n"));
         driver.closed(&addr);
+    });
+}
+
+fn devices_that_come_are_probed_as_the_settings_then_say(shards: usize) {
+    let folder = Folder::with("device_keepalive_ms = 600000\n");
+    folder.setup(shards).run(|daemon| {
+        let port = free_port();
+        let mut driver = daemon.join_tcp(port, "127.0.0.1");
+        let before = Device::connect("127.0.0.1", port);
+        driver.opened();
+        folder.reload(daemon, "device_keepalive_ms = 300000\n");
+        let after = Device::connect("127.0.0.1", port);
+        driver.opened();
+        let probed = [before, after].map(|device| device.probed_in_hundredths());
+        assert!(probed[0] > 30_100 && probed[1] <= 30_100, "probed in {probed:?} hundredths of a second");
     });
 }
 

@@ -345,17 +345,7 @@ fn devices_are_probed_after_10_seconds(shards: usize) {
         let mut driver = daemon.join_tcp(port, "127.0.0.1");
         let device = Device::connect("127.0.0.1", port);
         driver.opened();
-        // The daemon's end in the kernel's table: local port, remote port, and the timer that runs.
-        let ends = [format!(":{port:04X}"), format!(":{:04X}", device.local().port())];
-        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-        let line = table
-            .lines()
-            .map(|line| line.split_whitespace().collect::<Vec<_>>())
-            .find(|words| words[1].ends_with(&ends[0]) && words[2].ends_with(&ends[1]))
-            .expect("the daemon's end of the connection");
-        let (timer, left) = line[5].split_once(':').unwrap();
-        assert_eq!(timer, "02", "no keepalive timer: {line:?}");
-        let hundredths = u64::from_str_radix(left, 16).unwrap();
+        let hundredths = device.probed_in_hundredths();
         assert!((700..=1_010).contains(&hundredths), "the first probe in {hundredths} hundredths of a second");
     });
 }

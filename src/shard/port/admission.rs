@@ -53,12 +53,6 @@ impl Port {
             }
             return self.refuse(source, DeviceRefusal::Flapping);
         }
-        let keepalive = self.resources().limits().device_keepalive;
-        let options = arrival.stream.set_nodelay().and_then(|()| arrival.stream.set_keepalive(keepalive));
-        if let Err(error) = options {
-            // The connection is dead already; the first receive says how.
-            tracing::debug!(port = %self.id(), remote_ip = %source, %error, "socket options were not taken");
-        }
         match &self.ledger.secured {
             None => self.enter(arrival),
             Some(secured) => {

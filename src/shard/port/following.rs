@@ -10,6 +10,7 @@ use crate::policy::port_id::PortId;
 use crate::policy::sources::Family;
 use crate::shard::handover::Held;
 use crate::shard::ledger::Counted;
+use crate::shard::sockets;
 use std::rc::Rc;
 
 impl Port {
@@ -20,6 +21,11 @@ impl Port {
             self.devices.borrow().values().for_each(|device| gate.is_there(device.source()));
         }
         self.follow_replacing();
+        let keepalive = self.resources().limits().device_keepalive;
+        self.listeners().iter().for_each(|listener| {
+            // What a socket has taken as it was opened, it takes again.
+            let _ = sockets::set_keepalive(&listener.options(), keepalive);
+        });
     }
 
     pub(super) fn follow_replacing(&self) {

@@ -147,7 +147,7 @@ impl Port {
                 served = true;
                 continue;
             }
-            match sockets::open(self.id(), family, self.resources().limits().socket_bytes) {
+            match sockets::open(self.id(), family, &self.resources().limits()) {
                 Ok(socket) => opened.push((family, socket)),
                 Err(JoinRefusal::NoFamily) => tracing::warn!(port = %self.id(), ?family, "the host lacks this family"),
                 Err(refusal) => return Err(refusal),

@@ -6,7 +6,7 @@
 
 use super::{Stream, cancel, fd, submit};
 use io_uring::opcode;
-use socket2::{SockAddr, SockAddrStorage, Socket};
+use socket2::{SockAddr, SockAddrStorage, SockRef, Socket};
 use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
@@ -127,6 +127,11 @@ impl Listener {
     /// Whether it was stopped.
     pub fn is_stopped(&self) -> bool {
         self.state.get() == State::Stopped
+    }
+
+    /// Its options, which connections inherit as they come.
+    pub fn options(&self) -> SockRef<'_> {
+        SockRef::from(&self.fd)
     }
 
     /// The same socket once more, to be handed over.

@@ -8,7 +8,7 @@ use super::pool::GROUP;
 use super::{Buffer, Pool, cancel, fd, spawn, submit};
 use bytes::{Buf, Bytes};
 use io_uring::{cqueue, opcode, squeue};
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
@@ -17,9 +17,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::null_mut;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-
-/// Probes that a dead peer does not answer before its connection ends.
-const KEEPALIVE_PROBES: u32 = 3;
 
 /// A connected socket. Clones are the same socket; it closes when the last clone and operation are done.
 #[derive(Clone)]
@@ -227,23 +224,6 @@ impl Stream {
                 Ok(Receipt::End) | Err(_) => return false,
             }
         }
-    }
-
-    /// Sends small messages at once (TCP_NODELAY).
-    ///
-    /// # Errors
-    /// What setsockopt(2) says, as for the other options.
-    pub fn set_nodelay(&self) -> io::Result<()> {
-        self.socket().set_tcp_nodelay(true)
-    }
-
-    /// Ends an idle connection whose other end is dead: three keepalive probes, `interval` after the last byte and apart.
-    ///
-    /// # Errors
-    /// What setsockopt(2) says.
-    pub fn set_keepalive(&self, interval: Duration) -> io::Result<()> {
-        let probes = TcpKeepalive::new().with_time(interval).with_interval(interval).with_retries(KEEPALIVE_PROBES);
-        self.socket().set_tcp_keepalive(&probes)
     }
 
     /// Ends the connection when the other end acknowledges nothing of what was sent for `time`; `None` leaves it to the

@@ -57,6 +57,22 @@ impl Device {
         Ok(Self { stream })
     }
 
+    /// How soon the daemon probes this idle device, in hundredths of a second, by the kernel's table.
+    pub fn probed_in_hundredths(&self) -> u64 {
+        let [daemon, device] = [self.stream.peer_addr(), self.stream.local_addr()].map(|end| end.unwrap().port());
+        // The daemon's end: local port, remote port, and the timer that runs.
+        let ends = [format!(":{daemon:04X}"), format!(":{device:04X}")];
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let line = table
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .find(|words| words[1].ends_with(&ends[0]) && words[2].ends_with(&ends[1]))
+            .expect("the daemon's end of the connection");
+        let (timer, left) = line[5].split_once(':').unwrap();
+        assert_eq!(timer, "02", "no keepalive timer: {line:?}");
+        u64::from_str_radix(left, 16).unwrap()
+    }
+
     pub fn send(&mut self, data: &[u8]) {
         self.try_send(data).unwrap();
     }
