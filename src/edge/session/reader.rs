@@ -65,7 +65,7 @@ impl Session {
         match received {
             Ok(Receipt::Data(bytes)) => {
                 self.resources.settling.pass().await;
-                gathering.may_go_on = bytes.len() == self.resources.pool.buffer_bytes();
+                gathering.may_go_on = bytes.has_more();
                 Some(self.decode(&bytes, gathering))
             }
             Ok(Receipt::Interrupted) => None,
@@ -74,7 +74,7 @@ impl Session {
         }
     }
 
-    /// Reads on without waiting, where the last read was full: what a driver has sent together goes to its port
+    /// Reads on without waiting, where there is more: what a driver has sent together goes to its port
     /// together, and from there in one send to each device.
     fn read_more(&self, gathering: &mut Gathering) -> Option<Read> {
         let has_room = gathering.reads < GATHERED_READS_MAX && gathering.paid.len() < GATHERED_COMMANDS_MAX;

@@ -244,10 +244,14 @@ impl Device {
     /// Hands what the device sends to its drivers until it has ended.
     async fn read(&self) -> DeviceEnd {
         let pool = &self.resources().pool;
+        // One that has come to say one thing has often said it by now, and closed.
+        if let Some(end) = self.read_on() {
+            return self.ending.get().unwrap_or(end);
+        }
         loop {
             let end = match self.stream.receive(pool).await {
                 Ok(Receipt::Data(data)) => {
-                    let is_full = data.len() == pool.buffer_bytes();
+                    let has_more = data.has_more();
                     let (waiting, end) = self.open(&data);
                     // The buffer goes back before a wait: a slow driver must not keep the shard's buffers from others.
                     drop(data);
@@ -257,8 +261,7 @@ impl Device {
                             Box::pin(self.deliver_waiting(data, waiting)).await;
                             end
                         }
-                        // What is sealed may be more than was read, and find no room.
-                        None if is_full && self.ledger.secured.is_none() => self.read_on(),
+                        None if has_more => self.read_on(),
                         None => end,
                     }
                 }
@@ -285,9 +288,13 @@ impl Device {
         }
     }
 
-    /// Reads on without the ring, where a receive was full: what comes in bulk goes in larger messages, as long as its
-    /// drivers have room for them.
+    /// Reads what is there without the ring, as long as its drivers have room for it: what comes in bulk goes in larger
+    /// messages, and an end leaves with what came before it.
     fn read_on(&self) -> Option<DeviceEnd> {
+        // What is sealed may be more than was read, and find no room.
+        if self.ledger.secured.is_some() {
+            return None;
+        }
         let mut bytes = self.resources().scratch.borrow_mut();
         for _ in 0..READS_ON_MAX {
             if !self.audience.subscribers().iter().all(|(_, s)| s.knows(self.id) && s.has_room(bytes.len())) {
@@ -298,9 +305,6 @@ impl Device {
                 Ok(count) => {
                     let waiting = self.deliver(&bytes[..count]);
                     debug_assert!(waiting.is_none());
-                    if count < bytes.len() {
-                        break;
-                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Some(DeviceEnd::from_io(&error)),

@@ -6,7 +6,7 @@
 //! **Not here.** Which receive gets a buffer (`stream`).
 
 use super::{spawn, submit};
-use io_uring::opcode;
+use io_uring::{cqueue, opcode};
 use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 use std::rc::Rc;
@@ -48,6 +48,7 @@ pub struct Buffer {
     pool: Pool,
     id: u16,
     len: usize,
+    has_more: bool,
 }
 
 impl Pool {
@@ -101,15 +102,16 @@ impl Pool {
         }
     }
 
-    /// The buffer that the kernel picked, with `len` bytes in it.
-    pub(super) fn take(&self, id: u16, len: usize) -> Buffer {
+    /// The buffer that the kernel picked, by the flags of a receive that completed, with `len` bytes in it.
+    pub(super) fn take(&self, flags: u32, len: usize) -> Option<Buffer> {
+        let id = cqueue::buffer_select(flags)?;
         debug_assert!(id < self.0.buffers && len <= self.0.buffer_bytes);
         self.leave_kernel();
-        let buffer = Buffer { pool: self.clone(), id, len };
+        let buffer = Buffer { pool: self.clone(), id, len, has_more: cqueue::sock_nonempty(flags) };
         if cfg!(debug_assertions) {
             assert!(buffer.rest().iter().all(|&byte| byte == PATTERN), "the kernel wrote past a receive's length");
         }
-        buffer
+        Some(buffer)
     }
 
     /// Counts a buffer that the kernel may have picked for a receive whose result nobody takes.
@@ -136,6 +138,11 @@ impl Pool {
 }
 
 impl Buffer {
+    /// Whether more lay behind these bytes when they were received, be it the end of the stream alone.
+    pub fn has_more(&self) -> bool {
+        self.has_more
+    }
+
     /// What lies behind the bytes that were received.
     fn rest(&self) -> &[u8] {
         // SAFETY: as in `deref`; these bytes were initialised when the memory was allocated.
