@@ -58,12 +58,7 @@ impl Line {
     }
 
     async fn send_sealed(&self, sealed: Bytes, resources: &Resources) -> bool {
-        let slow = self.stream.clone();
-        let time = resources.limits().request_head_time_max;
-        let _deadline = Timer::spawn(async move {
-            tokio::time::sleep(time).await;
-            slow.abandon_send();
-        });
+        let _deadline = Timer::abandon_after(resources.limits().request_head_time_max, &self.stream);
         matches!(self.stream.send_all(sealed, |_| {}).await, Ok(Sent::Whole))
     }
 }

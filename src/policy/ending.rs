@@ -370,11 +370,6 @@ impl DeviceEnd {
         Self::NAMES[self.index()]
     }
 
-    /// Whether very many devices may end so at once.
-    pub fn is_of_many(self) -> bool {
-        matches!(self, DeviceEnd::Operator | DeviceEnd::Idle | DeviceEnd::Aged)
-    }
-
     /// What the log says of it.
     pub fn reason(self) -> Cow<'static, str> {
         Cow::Borrowed(match self {

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Addr, Daemon, Device, Driver, Event, Opcode, Setup, Transport, close, eventually, frame, free_port, pattern, write,
+    Addr, BASES, Daemon, Device, Driver, Event, Opcode, Setup, Transport, Wire, close, eventually, frame, free_port,
+    pattern, write,
 };
 
 scenarios! {
@@ -12,6 +13,7 @@ scenarios! {
     a_reply_followed_by_close_arrives_whole,
     a_reply_followed_by_close_arrives_whole_though_nobody_read_what_the_device_sent,
     a_reply_followed_by_close_arrives_whole_though_the_device_goes_on_sending,
+    what_was_written_arrives_whole_though_the_operator_disconnects_a_device_that_goes_on_sending,
     a_reply_followed_by_goodbye_arrives_whole,
     writes_that_wait_for_credit_when_the_driver_says_goodbye_are_not_lost,
     a_close_waits_for_a_slow_reader_that_makes_progress,
@@ -135,25 +137,49 @@ fn a_reply_followed_by_close_arrives_whole_though_nobody_read_what_the_device_se
     });
 }
 
-fn a_reply_followed_by_close_arrives_whole_though_the_device_goes_on_sending(shards: usize) {
+/// Writes to a device that goes on sending, ends it, and sees that all that was written arrives.
+fn arrives_whole_though_the_device_goes_on_sending(daemon: &Daemon, end: impl Fn(&mut Wire, &Addr, u16) + Sync) {
     const SIZE: usize = 300_000;
+    let port = free_port();
+    let mut wire = daemon.wire(Transport::Tcp, port, "127.0.0.1");
+    let mut device = Device::with_receive_buffer("127.0.0.1", port, Some(4 * 1024)).unwrap();
+    let addr = wire.event().addr().clone();
+    std::thread::scope(|scope| {
+        let (mut sender, mut writer) = (device.another_handle(), wire.writer());
+        scope.spawn(move || sender.flood(&[7; 3_000]));
+        scope.spawn(|| while matches!(wire.event(), Event::Received(..)) {});
+        for part in pattern(1, 0, SIZE).chunks(60_000) {
+            writer.send_frame(Opcode::Binary, &write(&addr, part));
+        }
+        end(&mut writer, &addr, port);
+        device.expect(&pattern(1, 0, SIZE));
+        device.ends();
+        device.hang_up();
+    });
+}
+
+fn a_reply_followed_by_close_arrives_whole_though_the_device_goes_on_sending(shards: usize) {
     Setup::new(shards).limit("flush-ms-max", 2_000).run(|daemon| {
         for _ in 0..10 {
-            let port = free_port();
-            let mut wire = daemon.wire(Transport::Tcp, port, "127.0.0.1");
-            let mut device = Device::connect("127.0.0.1", port);
-            let addr = wire.event().addr().clone();
-            std::thread::scope(|scope| {
-                let (mut sender, mut writer) = (device.another_handle(), wire.writer());
-                scope.spawn(move || sender.flood(&[7; 3_000]));
-                scope.spawn(|| while matches!(wire.event(), Event::Received(..)) {});
-                for part in pattern(1, 0, SIZE).chunks(60_000) {
-                    writer.send_frame(Opcode::Binary, &write(&addr, part));
-                }
-                writer.send_frame(Opcode::Binary, &close(&addr));
-                device.expect(&pattern(1, 0, SIZE));
-                device.ends();
-                device.hang_up();
+            arrives_whole_though_the_device_goes_on_sending(daemon, |writer, addr, _| {
+                writer.send_frame(Opcode::Binary, &close(addr));
+            });
+        }
+    });
+}
+
+fn what_was_written_arrives_whole_though_the_operator_disconnects_a_device_that_goes_on_sending(shards: usize) {
+    Setup::new(shards).limit("flush-ms-max", 2_000).limit("write-window-bytes-max", WINDOW).run(|daemon| {
+        for _ in 0..10 {
+            arrives_whole_though_the_device_goes_on_sending(daemon, |_, addr, port| {
+                // All of it has come to the device's queue.
+                let device = format!("{}/devices/tcp/{port}/{}", BASES[0], addr.id);
+                eventually("the writes", || {
+                    let row = daemon.fetch(&device).json();
+                    let bytes = row["bytes_written"].as_u64()? + row["backlog_bytes"].as_u64()?;
+                    (bytes >= 300_000).then_some(())
+                });
+                assert_eq!(daemon.ask("DELETE", &device).status, 200);
             });
         }
     });

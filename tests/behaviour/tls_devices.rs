@@ -26,6 +26,7 @@ scenarios! {
     a_source_that_nobody_accepts_gets_no_handshake,
     handshakes_end_with_their_port,
     a_reply_followed_by_close_arrives_whole,
+    a_device_that_reads_late_sees_the_end_of_its_tls,
     a_device_that_ends_its_tls_has_ended,
     a_driver_that_stops_reading_stops_its_device_and_loses_nothing,
     many_devices_at_once_are_all_let_in,
@@ -330,6 +331,24 @@ fn a_reply_followed_by_close_arrives_whole(shards: usize) {
             device.expect(&pattern(1, 0, size));
             device.ends();
             driver.received(&addr, b"a question that the driver does not read first");
+            driver.closed(&addr);
+        }
+    });
+}
+
+fn a_device_that_reads_late_sees_the_end_of_its_tls(shards: usize) {
+    Setup::new(shards).limit("write-window-bytes-max", 4 << 20).run(|daemon| {
+        let port = free_port();
+        let mut driver = join_with_key(daemon, port);
+        // At some of these sizes what was written fills the socket, and nothing else fits.
+        for size in (60_000..600_000).step_by(15_000) {
+            let mut device = TlsDevice::connect(port);
+            let addr = driver.opened();
+            driver.write(&addr, &pattern(1, 0, size));
+            driver.close(&addr);
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            device.expect(&pattern(1, 0, size));
+            device.ends();
             driver.closed(&addr);
         }
     });

@@ -8,10 +8,12 @@
 
 mod entering;
 mod queue;
+mod serving;
 mod writing;
 
 pub use entering::shake_hands;
 pub use queue::WriteQueue;
+pub use serving::{serve, serve_late};
 pub use writing::{send_unsent, watch_under_way};
 
 use crate::policy::counts::Count;
@@ -25,8 +27,9 @@ use crate::shard::ledger::Ledger;
 use crate::shard::outbox::{Appended, Subscription};
 use crate::shard::port::Port;
 use crate::shard::resources::Resources;
-use crate::shard::ring::{Receipt, Stream};
+use crate::shard::ring::{self, Receipt, Stream, Timer};
 use crate::shard::slots::Slot;
+use bytes::Bytes;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr};
@@ -205,18 +208,23 @@ impl Device {
     }
 
     /// Nothing more is written: the device sees the end at once, also while its reader waits for a driver.
-    fn finish_writing(&self) {
-        if self.ending.get().is_some_and(DeviceEnd::is_of_many) {
-            // Many may end at once, and an interrupt costs the kernel a look at everything that is pending on the ring:
-            // seen 2 ms each at 15,000 devices. This ends the receive as well, behind what has come.
-            return self.stream.shutdown(Shutdown::Both);
+    fn finish_writing(self: &Rc<Self>) {
+        let farewell = self.ledger.secured.as_ref().map_or_else(Bytes::new, |secured| secured.farewell(self.id));
+        if farewell.is_empty() {
+            self.close_sending_side();
+        } else {
+            ring::spawn(say_farewell(self.clone(), farewell));
         }
-        if let Some(secured) = &self.ledger.secured {
-            // All else was taken. Where this is not, the end of the connection says it.
-            let _ = self.stream.send_now(&secured.farewell(self.id));
-        }
+    }
+
+    fn close_sending_side(&self) {
         self.stream.shutdown(Shutdown::Write);
-        self.stream.interrupt();
+        self.stream.wake();
+    }
+
+    /// Whether nothing more is read for its drivers.
+    fn is_over(&self) -> bool {
+        self.ending.get().is_some() && self.is_flushed()
     }
 
     fn log_ended(&self, end: DeviceEnd) {
@@ -241,37 +249,19 @@ impl Device {
         }
     }
 
-    /// Hands what the device sends to its drivers until it has ended.
-    async fn read(&self) -> DeviceEnd {
-        let pool = &self.resources().pool;
-        // One that has come to say one thing has often said it by now, and closed.
-        if let Some(end) = self.read_on() {
-            return self.ending.get().unwrap_or(end);
-        }
-        loop {
-            let end = match self.stream.receive(pool).await {
-                Ok(Receipt::Data(data)) => {
-                    let has_more = data.has_more();
-                    let (waiting, end) = self.open(&data);
-                    // The buffer goes back before a wait: a slow driver must not keep the shard's buffers from others.
-                    drop(data);
-                    match waiting {
-                        // What is rare is boxed, here and in `serve`: an idle device is its reading alone.
-                        Some((data, waiting)) => {
-                            Box::pin(self.deliver_waiting(data, waiting)).await;
-                            end
-                        }
-                        None if has_more => self.read_on(),
-                        None => end,
-                    }
-                }
-                Ok(Receipt::End) => Some(DeviceEnd::DeviceClosed),
-                Ok(Receipt::Interrupted) => self.ending.get().filter(|_| self.is_flushed()),
-                Err(error) => Some(DeviceEnd::from_io(&error)),
-            };
-            if let Some(end) = end {
-                return self.ending.get().unwrap_or(end);
-            }
+    /// Hands what was received to its drivers. Where some have no room, a copy comes back and who waits for it; and how the
+    /// device ends behind it, if it does.
+    fn take(&self, receipt: io::Result<Receipt>) -> (Option<Waiting>, Option<DeviceEnd>) {
+        match receipt {
+            // The buffer goes back before a wait: a slow driver must not keep the shard's buffers from others.
+            Ok(Receipt::Data(data)) => match self.open(&data) {
+                (None, None) if data.has_more() => (None, self.read_on()),
+                opened => opened,
+            },
+            Ok(Receipt::End) => (None, Some(DeviceEnd::DeviceClosed)),
+            // Meant for what was received before it was a device.
+            Ok(Receipt::Interrupted) => (None, None),
+            Err(error) => (None, Some(DeviceEnd::from_io(&error))),
         }
     }
 
@@ -363,10 +353,10 @@ impl Device {
         self.received(first.len() as u64);
         self.tap(|device| TapEvent::Received { device, data: &first });
         let drivers = self.audience.subscribers().iter().map(|(_, subscription)| subscription.clone()).collect();
-        self.deliver_waiting(first, drivers).await;
+        self.deliver_waiting((first, drivers)).await;
     }
 
-    async fn deliver_waiting(&self, data: Vec<u8>, waiting: Vec<Rc<Subscription>>) {
+    async fn deliver_waiting(&self, (data, waiting): Waiting) {
         for subscription in waiting {
             self.tell(&subscription, &ToDriver::Received { device: self.name(), data: &data }).await;
         }
@@ -397,96 +387,10 @@ impl Drop for Device {
     }
 }
 
-/// A device's task: reads it, and ends it.
-pub async fn serve(device: Rc<Device>) {
-    let leaving = Leaving { device, stage: Stage::Listed };
-    let end = leaving.device.read().await;
-    Box::pin(leaving.end(end)).await;
-}
-
-/// The task of a device that `unopened` have to be told of first, or of which `first` has been read before.
-pub async fn serve_late(device: Rc<Device>, unopened: Vec<Rc<Subscription>>, first: Vec<u8>) {
-    let leaving = Leaving { device, stage: Stage::Listed };
-    leaving.device.tell_opened(unopened).await;
-    if !first.is_empty() {
-        leaving.device.deliver_first(first).await;
-    }
-    let end = leaving.device.read().await;
-    Box::pin(leaving.end(end)).await;
-}
-
-/// Takes the device out of its port's table and tells its drivers CLOSED, also where its task fails.
-struct Leaving {
-    device: Rc<Device>,
-    stage: Stage,
-}
-
-/// How far a device has left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// It is there.
-    Listed,
-    /// It is in no table, and its source may have another.
-    Forgotten,
-    /// Its drivers have been told.
-    Announced,
-}
-
-impl Leaving {
-    /// Those who know the device, which is in no table from here on.
-    fn forget(&mut self) -> Vec<Rc<Subscription>> {
-        if self.stage == Stage::Listed {
-            self.stage = Stage::Forgotten;
-            if self.device.ledger.counts_sources() {
-                self.device.resources().shared.gate.leaves(self.device.source());
-            }
-        }
-        if let Some(port) = self.device.port.upgrade() {
-            port.forget(&self.device);
-        }
-        self.device.tap(|device| TapEvent::Closed { device });
-        let subscribers = self.device.audience.subscribers();
-        let knowing = subscribers.iter().filter(|(_, subscription)| subscription.knows(self.device.id));
-        knowing.map(|(_, subscription)| subscription.clone()).collect()
-    }
-
-    /// What comes after the last read: the flush, CLOSED, and the end of the socket.
-    async fn end(mut self, end: DeviceEnd) {
-        let device = self.device.clone();
-        if device.ending.get().is_none() {
-            if end == DeviceEnd::DeviceClosed {
-                device.end(end);
-            } else {
-                device.abort(end);
-            }
-        }
-        device.flushed().await;
-        for subscription in self.forget() {
-            device.tell(&subscription, &ToDriver::Closed { device: device.name() }).await;
-        }
-        self.stage = Stage::Announced;
-        device.log_ended(device.ending.get().unwrap_or(end));
-        drop(self);
-        if matches!(end, DeviceEnd::DriverClosed | DeviceEnd::Orphaned | DeviceEnd::Drained) {
-            // Unread input would make the close a reset, which destroys what was just written.
-            let limits = device.resources().limits();
-            device.stream.linger(&device.resources().pool, limits.linger_time_max, limits.flush_time_max).await;
-        }
-    }
-}
-
-impl Drop for Leaving {
-    fn drop(&mut self) {
-        if self.stage != Stage::Announced {
-            self.device.resources().counts.one(Count::TasksFailed);
-            self.device.abort(DeviceEnd::Failed);
-            self.device.log_ended(DeviceEnd::Failed);
-            for subscription in self.forget() {
-                subscription.append_anyway(&ToDriver::Closed { device: self.device.name() });
-            }
-        }
-        if let Some(port) = self.device.port.upgrade() {
-            port.device_announced(&self.device);
-        }
-    }
+/// Tells a device in TLS that nothing follows, then in TCP. Bounded as what was queued before it.
+async fn say_farewell(device: Rc<Device>, farewell: Bytes) {
+    let _limit = Timer::abandon_after(device.resources().limits().flush_time_max, &device.stream);
+    // Where it was not taken, the end of the connection alone says it.
+    let _ = device.stream.send_all(farewell, |_| {}).await;
+    device.close_sending_side();
 }

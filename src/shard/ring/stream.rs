@@ -10,12 +10,14 @@ use bytes::{Buf, Bytes};
 use io_uring::{opcode, squeue};
 use socket2::SockRef;
 use std::cell::Cell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::pin::{Pin, pin};
 use std::ptr::null_mut;
 use std::rc::Rc;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 /// A connected socket. Clones are the same socket; it closes when the last clone and operation are done.
@@ -28,6 +30,7 @@ struct Inner {
     is_sending: Cell<bool>,
     interrupted: Cell<bool>,
     abandoned: Cell<bool>,
+    watcher: Cell<Option<Waker>>,
 }
 
 impl AsFd for Inner {
@@ -58,7 +61,8 @@ pub enum Receipt {
 impl Stream {
     pub(super) fn new(fd: OwnedFd) -> Self {
         let no = || Cell::new(false);
-        Stream(Rc::new(Inner { fd, is_receiving: no(), is_sending: no(), interrupted: no(), abandoned: no() }))
+        let watcher = Cell::default();
+        Stream(Rc::new(Inner { fd, is_receiving: no(), is_sending: no(), interrupted: no(), abandoned: no(), watcher }))
     }
 
     /// Waits for bytes; while none come, no buffer is pinned. Waits, too, while no buffer is left.
@@ -206,37 +210,74 @@ impl Stream {
         if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
     }
 
+    /// Waits for `receive`, or until `is_over` holds, which is looked at whenever the stream is [woken](Self::wake): then
+    /// `receive` stays pending, and is to be waited for later. That costs the kernel nothing, as an interrupt would.
+    pub fn receive_unless<F: Future>(
+        &self,
+        mut receive: Pin<&mut F>,
+        is_over: impl Fn() -> bool,
+    ) -> impl Future<Output = Option<F::Output>> {
+        poll_fn(move |context| {
+            if let Poll::Ready(receipt) = receive.as_mut().poll(context) {
+                return Poll::Ready(Some(receipt));
+            }
+            if is_over() {
+                return Poll::Ready(None);
+            }
+            let watcher = self.0.watcher.take().filter(|watcher| watcher.will_wake(context.waker()));
+            self.0.watcher.set(watcher.or_else(|| Some(context.waker().clone())));
+            Poll::Pending
+        })
+    }
+
+    /// Has whoever waits for a receive unless something is over look whether it is.
+    pub fn wake(&self) {
+        if let Some(watcher) = self.0.watcher.take() {
+            watcher.wake();
+        }
+    }
+
     /// Receives and drops what comes until the other end closes, for `time` at most; or longer while it still takes what
     /// was written, unless it takes nothing for `stalled`: then the connection is reset.
     pub async fn linger(&self, pool: &Pool, time: Duration, stalled: Duration) {
+        self.linger_behind(self.receive(pool), pool, time, stalled).await;
+    }
+
+    /// The same where `receive` is pending.
+    pub async fn linger_behind(
+        &self,
+        receive: impl Future<Output = io::Result<Receipt>>,
+        pool: &Pool,
+        time: Duration,
+        stalled: Duration,
+    ) {
+        let mut dropping = pin!(self.drop_received(receive, pool));
         let mut left_bytes = usize::MAX;
         let mut progressed_at = Instant::now();
-        while self.drop_received(pool, time).await {
+        while tokio::time::timeout(time, dropping.as_mut()).await.is_err() {
             let now_left_bytes = self.unacknowledged_bytes();
-            if now_left_bytes == 0 {
-                return;
+            let is_stalled = now_left_bytes >= left_bytes && progressed_at.elapsed() >= stalled;
+            if is_stalled {
+                self.reset_on_close();
+            }
+            if is_stalled || now_left_bytes == 0 {
+                // Ends the receive that is pending.
+                self.shutdown(Shutdown::Both);
+                return dropping.await;
             }
             if now_left_bytes < left_bytes {
-                left_bytes = now_left_bytes;
-                progressed_at = Instant::now();
-            } else if progressed_at.elapsed() >= stalled {
-                return self.reset_on_close();
+                (left_bytes, progressed_at) = (now_left_bytes, Instant::now());
             }
         }
     }
 
-    /// Receives and drops; true when `time` is over, false when the other end has closed.
-    async fn drop_received(&self, pool: &Pool, time: Duration) -> bool {
-        let until = Instant::now() + time;
-        let _deadline = Timer::interrupt_after(time, self);
-        loop {
-            match self.receive(pool).await {
-                Ok(Receipt::Data(_)) => {}
-                Ok(Receipt::Interrupted) if Instant::now() >= until => return true,
-                // Meant for a receive before.
-                Ok(Receipt::Interrupted) => {}
-                Ok(Receipt::End) | Err(_) => return false,
-            }
+    /// Receives and drops what comes until the other end closes.
+    async fn drop_received(&self, receive: impl Future<Output = io::Result<Receipt>>, pool: &Pool) {
+        // An interrupt was meant for a receive before. The buffer goes back here.
+        let goes_on = |receipt| matches!(receipt, Ok(Receipt::Data(_) | Receipt::Interrupted));
+        let mut is_open = goes_on(receive.await);
+        while is_open {
+            is_open = goes_on(self.receive(pool).await);
         }
     }
 
@@ -274,6 +315,15 @@ impl Timer {
     /// Starts `task`, which waits for timers alone and ends operations from outside.
     pub fn spawn(task: impl Future<Output = ()> + 'static) -> Self {
         Timer(spawn(task))
+    }
+
+    /// Abandons the send of `stream` after `time`.
+    pub fn abandon_after(time: Duration, stream: &Stream) -> Self {
+        let stream = stream.clone();
+        Timer::spawn(async move {
+            tokio::time::sleep(time).await;
+            stream.abandon_send();
+        })
     }
 
     /// Interrupts the receive of `stream` after `time`.
