@@ -128,6 +128,11 @@ impl Origins {
         }
     }
 
+    /// How many devices the address has that has most of them.
+    pub fn devices_most(&self) -> usize {
+        self.devices.values().copied().max().unwrap_or_default()
+    }
+
     /// The sources that are refused at this moment.
     pub fn flapping(&self, now: Duration) -> impl Iterator<Item = (IpAddr, Flap)> {
         let flap = move |(ip, source): (&IpAddr, &Connects)| Some((*ip, source.flap.filter(|flap| now < flap.until)?));
