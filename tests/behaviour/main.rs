@@ -24,6 +24,7 @@ mod page;
 mod proxied;
 mod refused;
 mod reload;
+mod reload_limits;
 mod service_manager;
 mod sources;
 mod stories;
