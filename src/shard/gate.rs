@@ -92,6 +92,14 @@ impl Gate {
         if self.part_of(source).enters(source) { Ok(()) } else { Err(DeviceRefusal::SourceLimit) }
     }
 
+    /// Whether a device of this source would be let in at this moment.
+    ///
+    /// # Errors
+    /// As of [`enters`](Self::enters).
+    pub fn has_room(&self, source: IpAddr) -> Result<(), DeviceRefusal> {
+        if self.part_of(source).has_room(source) { Ok(()) } else { Err(DeviceRefusal::SourceLimit) }
+    }
+
     /// Counts a device of this source that is there already, whatever the limit; it [leaves](Self::leaves) once.
     pub fn is_there(&self, source: IpAddr) {
         self.part_of(source).is_there(source);
