@@ -9,6 +9,7 @@ scenarios! {
     a_source_that_nobody_accepts_gets_no_handshake,
     a_port_that_is_full_gives_no_handshake,
     a_source_that_is_full_gets_no_handshake,
+    a_daemon_that_is_full_lets_devices_wait_before_their_handshake,
     a_device_that_takes_the_place_of_an_old_one_gets_its_handshake,
     of_two_that_shake_hands_for_one_place_one_is_let_in,
 }
@@ -68,6 +69,25 @@ fn a_source_that_is_full_gets_no_handshake(shards: usize) {
         let _device = TlsDevice::connect(port);
         driver.opened();
         assert_eq!(handshakes(daemon), 1);
+    });
+}
+
+fn a_daemon_that_is_full_lets_devices_wait_before_their_handshake(shards: usize) {
+    Setup::new(shards).limit("devices-max", 1).run(|daemon| {
+        let port = free_port();
+        let mut driver = join_with_key(daemon, port);
+        let first = TlsDevice::connect(port);
+        let addr = driver.opened();
+        let waiting = connect(port);
+        daemon.until_count("accept_pauses", 1);
+        assert_eq!(handshakes(daemon), 1);
+        drop(first);
+        driver.closed(&addr);
+        let mut next = TlsDevice::over(waiting, rustls::ALL_VERSIONS);
+        let addr = driver.opened();
+        next.send(b"let in");
+        driver.received(&addr, b"let in");
+        assert_eq!(handshakes(daemon), 2);
     });
 }
 
