@@ -62,8 +62,8 @@ pub struct Device {
 const DEVICE_BYTES_MAX: usize = 88;
 const _: () = assert!(size_of::<Device>() <= DEVICE_BYTES_MAX);
 
-/// What a device takes at most, beside the bytes that wait: an idle one 603 bytes in all (seen), and one that is being
-/// written to its queue and a second task as well.
+/// What a device takes at most beside the buffers of what waits: an idle one 603 bytes in all (seen), and one that is
+/// being written to a queue and a second task as well.
 pub const RESIDENT_BYTES_MAX: usize = 2 << 10;
 
 /// Bytes of a device, and the drivers that had no room for them.
