@@ -21,9 +21,10 @@ use crate::service::Service;
 use crate::service::handed::HandedError;
 use crate::shard::Shard;
 use crate::shard::accept::Entrance;
+use crate::shard::device;
 use crate::shard::mailbox::{Peers, Request};
 use crate::shard::resources::{LogControl, Resources, Shared};
-use crate::shard::ring::{self, Listener};
+use crate::shard::ring::{self, DatagramBatch, Listener};
 use crate::shard::tls::{HANDSHAKE_BYTES_MAX, Identity};
 use crate::shard::vitals::Vitals;
 use crate::takeover::TakeoverError;
@@ -326,9 +327,12 @@ fn raise_descriptor_limit() -> u64 {
 fn log_start(config: &Config, limits: &Limits, descriptors: u64) {
     const MIB: usize = 1 << 20;
     let buffers = config.shards * usize::from(limits.receive_buffers) * limits.receive_buffer_bytes;
-    let devices = limits.devices_max.saturating_mul(limits.receive_buffer_bytes);
+    let datagrams = config.shards * DatagramBatch::BYTES;
+    let devices = limits.devices_max.saturating_mul(device::RESIDENT_BYTES_MAX);
+    let waiting = limits.devices_max.saturating_mul(limits.receive_buffer_bytes);
     let sessions = limits.session_memory_bytes_max;
     let handshakes = config.tls.as_ref().map_or(0, |_| limits.handshakes_max * HANDSHAKE_BYTES_MAX);
+    let parts = [sessions, buffers, datagrams, devices, waiting, handshakes];
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         address = %config.api_address,
@@ -336,12 +340,14 @@ fn log_start(config: &Config, limits: &Limits, descriptors: u64) {
         shards = config.shards,
         descriptors,
         devices_max = limits.devices_max,
-        sessions_max = limits.session_memory_bytes_max / session_bytes_max(limits).max(1),
+        sessions_max = limits.sessions_max.min(sessions / session_bytes_max(limits).max(1)),
         session_memory_mib = sessions / MIB,
         receive_buffers_mib = buffers / MIB,
-        waiting_devices_mib = devices / MIB,
+        datagrams_mib = datagrams / MIB,
+        devices_mib = devices / MIB,
+        waiting_devices_mib = waiting / MIB,
         tls_handshakes_mib = handshakes / MIB,
-        worst_case_mib = sessions.saturating_add(buffers + handshakes).saturating_add(devices) / MIB,
+        worst_case_mib = parts.into_iter().fold(0, usize::saturating_add) / MIB,
         "dispatch serves"
     );
     if config.log_format == LogFormat::Readable {

@@ -263,14 +263,16 @@ fn every_limit_is_among_those_that_are_explained() {
 
 #[test]
 fn a_setting_that_is_named_exists() {
-    /// Flags of other programs, of `listen` and `tap`, and of `scripts/bare-metal`.
-    const OTHERS: [&str; 21] = [
+    /// Flags of other programs, of `listen`, `tap` and the health check, and of `scripts/bare-metal`.
+    const OTHERS: [&str; 23] = [
         "--device",
         "--driver",
         "--pcap",
         "--help",
         "--url",
         "--ca",
+        "--cert",
+        "--key",
         "--json",
         "--experimental-websocket",
         "--apply",

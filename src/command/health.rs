@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use super::tcp::left;
-use super::wire::Wire;
-use crate::config::HttpUrl;
+use super::wire::{CertificateRefusal, Wire};
+use crate::config::DaemonOptions;
 
 /// Time for connecting, asking and the head of the answer together.
 pub const TIME_MAX: Duration = Duration::from_secs(5);
@@ -24,18 +24,28 @@ pub enum HealthError {
     /// Nobody answers at that address.
     #[error("cannot connect to {0}: {1}")]
     Connect(String, io::Error),
+    /// It wants another certificate than it was shown, or one at all.
+    #[error("{0}")]
+    Certificate(CertificateRefusal),
     /// The connection broke, or nothing came in time.
     #[error("no answer: {0}")]
-    Answer(#[from] io::Error),
+    Answer(io::Error),
     /// What came is no HTTP.
     #[error("the answer is not HTTP")]
     NotHttp,
 }
 
-/// Asks `url` and tells the exit code: 0 for a status of 200 to 499, 1 for another, 2 for none. Whatever is not 0 is
+impl From<io::Error> for HealthError {
+    fn from(error: io::Error) -> Self {
+        CertificateRefusal::of(&error).map_or(HealthError::Answer(error), HealthError::Certificate)
+    }
+}
+
+/// Asks the daemon's URL and tells the exit code: 0 for a status of 200 to 499, 1 for another, 2 for none. Whatever is not 0 is
 /// explained in one line on standard error.
-pub fn check(url: &HttpUrl) -> u8 {
-    let (code, reason) = match status(url) {
+pub fn check(daemon: &DaemonOptions) -> u8 {
+    let url = &daemon.url;
+    let (code, reason) = match status(daemon) {
         Ok(200..=499) => return 0,
         Ok(status) => (1, format!("{url} answers {status}")),
         Err(error) => (2, format!("{url}: {error}")),
@@ -45,17 +55,18 @@ pub fn check(url: &HttpUrl) -> u8 {
     code
 }
 
-/// The status that `url` answers a GET with.
+/// The status that the daemon's URL answers a GET with.
 ///
 /// # Errors
 /// [`HealthError`] where there is none in [`TIME_MAX`].
-pub fn status(url: &HttpUrl) -> Result<u16, HealthError> {
-    status_within(url, TIME_MAX)
+pub fn status(daemon: &DaemonOptions) -> Result<u16, HealthError> {
+    status_within(daemon, TIME_MAX)
 }
 
-fn status_within(url: &HttpUrl, time_max: Duration) -> Result<u16, HealthError> {
+fn status_within(daemon: &DaemonOptions, time_max: Duration) -> Result<u16, HealthError> {
+    let url = &daemon.url;
     let deadline = Instant::now() + time_max;
-    let mut wire = Wire::open(url, None, deadline).map_err(|error| HealthError::Connect(url.authority(), error))?;
+    let mut wire = Wire::open(daemon, deadline).map_err(|error| HealthError::Connect(url.authority(), error))?;
     let version = env!("CARGO_PKG_VERSION");
     let request = format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: dispatch/{version}\r\nAccept: */*\r\nConnection: close\r\n\r\n",
@@ -101,6 +112,10 @@ mod tests {
 
     use super::*;
 
+    fn plain(url: &str) -> DaemonOptions {
+        DaemonOptions { url: url.parse().unwrap(), tls: None }
+    }
+
     fn status_of(answer: &'static [u8], time_max: Duration) -> Result<u16, HealthError> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -117,8 +132,7 @@ mod tests {
             let _ = stream.read(&mut [0]);
             request
         });
-        let url: HttpUrl = format!("http://127.0.0.1:{port}/healthz?a=b").parse().unwrap();
-        let status = status_within(&url, time_max);
+        let status = status_within(&plain(&format!("http://127.0.0.1:{port}/healthz?a=b")), time_max);
         let request = String::from_utf8(server.join().unwrap()).unwrap();
         assert!(request.starts_with("GET /healthz?a=b HTTP/1.1\r\n"), "{request}");
         assert!(request.contains(&format!("\r\nHost: 127.0.0.1:{port}\r\n")), "{request}");
@@ -142,8 +156,8 @@ mod tests {
         // The port is taken, so that no other test gets it, but not at this address.
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let url: HttpUrl = format!("http://127.9.9.9:{port}/").parse().unwrap();
-        assert!(matches!(status(&url), Err(HealthError::Connect(..))));
-        assert_eq!(check(&url), 2);
+        let daemon = plain(&format!("http://127.9.9.9:{port}/"));
+        assert!(matches!(status(&daemon), Err(HealthError::Connect(..))));
+        assert_eq!(check(&daemon), 2);
     }
 }

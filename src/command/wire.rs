@@ -1,21 +1,20 @@
 //! A blocking connection to a daemon, plain or with TLS.
 //!
-//! **Invariants.** With TLS the daemon's name and certificate are verified, by the authorities that are named or else by
-//! those of this system; nothing is said before.
-//! **Not here.** Connecting (`tcp`), what is said over it (`health`, `listen::join`).
+//! **Invariants.** With TLS the daemon's name and certificate are verified; nothing is said before.
+//! **Not here.** Whom to trust and what to show (`config`), connecting (`tcp`), what is said over it (`health`,
+//! `listen::join`).
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{AlertDescription, ClientConnection, StreamOwned};
+use thiserror::Error;
 
 use crate::command::tcp::connect;
-use crate::config::{HttpUrl, Scheme};
-use crate::policy::certificate;
+use crate::config::DaemonOptions;
 
 /// One connection.
 pub(super) enum Wire {
@@ -25,25 +24,44 @@ pub(super) enum Wire {
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
+/// What a daemon says of the certificate that it was shown, or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum CertificateRefusal {
+    /// It demands one.
+    #[error("the daemon demands a certificate: --cert and --key")]
+    Missing,
+    /// It was shown one that it does not take.
+    #[error("the daemon does not take the certificate of --cert: {0:?}")]
+    Unfit(AlertDescription),
+}
+
+impl CertificateRefusal {
+    /// Whether that is what a connection broke by.
+    pub(super) fn of(error: &io::Error) -> Option<Self> {
+        let Some(rustls::Error::AlertReceived(alert)) = error.get_ref()?.downcast_ref() else { return None };
+        match alert {
+            AlertDescription::CertificateRequired => Some(CertificateRefusal::Missing),
+            AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA => Some(CertificateRefusal::Unfit(*alert)),
+            _ => None,
+        }
+    }
+}
+
 impl Wire {
-    /// Connects as the URL says. `ca` is a file of the only authorities to be trusted. Looking up a name may take longer
-    /// than to the deadline.
+    /// Connects to the daemon. Looking up a name may take longer than to the deadline.
     ///
     /// # Errors
-    /// What the system says, and what is wrong with the authorities.
-    pub(super) fn open(url: &HttpUrl, ca: Option<&Path>, deadline: Instant) -> io::Result<Wire> {
-        if url.scheme == Scheme::Plain {
-            return Ok(Wire::Plain(connect(url, deadline)?));
-        }
-        // Before connecting: a wrong file is to be known whether there is a daemon or not.
-        let roots = ca.map_or_else(roots_of_system, roots_of)?;
-        let config = ClientConfig::builder_with_provider(Arc::new(certificate::provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+    /// What the system says.
+    pub(super) fn open(daemon: &DaemonOptions, deadline: Instant) -> io::Result<Wire> {
+        let DaemonOptions { url, tls } = daemon;
+        let Some(tls) = tls else { return Ok(Wire::Plain(connect(url, deadline)?)) };
         let name = ServerName::try_from(url.host.clone()).map_err(io::Error::other)?;
-        let connection = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+        let connection = ClientConnection::new(Arc::clone(tls), name).map_err(io::Error::other)?;
         Ok(Wire::Tls(Box::new(StreamOwned::new(connection, connect(url, deadline)?))))
     }
 
@@ -79,23 +97,4 @@ impl Write for Wire {
             Wire::Tls(stream) => stream.flush(),
         }
     }
-}
-
-fn roots_of(ca: &Path) -> io::Result<RootCertStore> {
-    let wrong = |reason: &dyn std::fmt::Display| io::Error::other(format!("--ca {}: {reason}", ca.display()));
-    let text = std::fs::read(ca).map_err(|error| wrong(&error))?;
-    let mut roots = RootCertStore::empty();
-    for root in certificate::parse_certificates(&text).map_err(|fault| wrong(&fault))? {
-        roots.add(root).map_err(|error| wrong(&error))?;
-    }
-    Ok(roots)
-}
-
-fn roots_of_system() -> io::Result<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        return Err(io::Error::other("this system has no authorities to trust (SSL_CERT_FILE names a file of them)"));
-    }
-    Ok(roots)
 }

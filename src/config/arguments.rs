@@ -13,6 +13,7 @@ use super::file::CONFIG_VARIABLE;
 use super::http_url::HttpUrl;
 use super::limit_arguments::{DeviceArguments, DriverArguments, MemoryArguments, RingArguments};
 use super::tls::TlsArguments;
+use super::trust::TrustArguments;
 use crate::policy::access::{Egress, PortRanges};
 use crate::policy::balancers::Listed;
 use crate::policy::port_id::Transport;
@@ -55,6 +56,8 @@ PLACE_SERVER_SECRET or SERVER_SECRET, as a variable or as a file under SECRETS_P
 pub(super) struct Arguments {
     #[command(flatten)]
     pub(super) actions: ActionArguments,
+    #[command(flatten, next_help_heading = "Actions (instead of serving)")]
+    pub(super) trust: TrustArguments,
     #[command(flatten)]
     pub(super) settings: SettingArguments,
     #[command(subcommand)]
@@ -267,7 +270,7 @@ pub struct ListenArguments {
     /// Addresses and CIDR blocks of devices, separated by commas
     #[arg(long, value_name = "SOURCES", default_value = "127.0.0.1,::1")]
     pub accept: String,
-    /// Which daemon, and whom to trust for it
+    /// Which daemon, and how to speak to it
     #[command(flatten)]
     pub daemon: DaemonArguments,
     /// One JSON object a line, and nothing else on standard output
@@ -297,7 +300,7 @@ pub struct TapArguments {
     /// Write a capture (pcapng) with IP and TCP or UDP headers made up; `-` is standard output, and then nothing else is
     #[arg(long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
-    /// Which daemon, and whom to trust for it
+    /// Which daemon, and how to speak to it
     #[command(flatten)]
     pub daemon: DaemonArguments,
     /// One JSON object a line, and nothing else on standard output
@@ -305,15 +308,15 @@ pub struct TapArguments {
     pub json: bool,
 }
 
-/// Which daemon, and whom to trust for it.
+/// Which daemon, and how to speak to it.
 #[derive(Debug, Clone, Args)]
 pub struct DaemonArguments {
     /// The daemon, `https://` or `wss://` for TLS; a path other than the usual base path may follow
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3000")]
     pub url: HttpUrl,
-    /// Authorities (PEM) of which the daemon's certificate must be, with TLS; those of this system unless set
-    #[arg(long, value_name = "FILE")]
-    pub ca: Option<PathBuf>,
+    /// Whom to trust for it, and what to show to it
+    #[command(flatten)]
+    pub trust: TrustArguments,
 }
 
 /// The text of a device, once it is known to be one: the daemon reads it again.

@@ -22,6 +22,7 @@ mod secret;
 mod settings;
 mod template;
 mod tls;
+mod trust;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -45,6 +46,7 @@ pub use self::secret::{DaemonSecrets, Secret, SecretStrength};
 pub use self::settings::{Form, Setting, settings, settings_table};
 pub use self::template::template;
 pub use self::tls::TlsConfig;
+pub use self::trust::{DaemonOptions, TrustArguments};
 
 use self::arguments::{Arguments, CheckArguments, Command, SettingArguments, resolve};
 use self::parse::{help, refusal, without_environment, without_repeated_name};
@@ -108,7 +110,7 @@ pub enum Invocation {
     /// Print the settings with which it would run.
     CheckConfig(Box<Loaded>, ReportForm),
     /// Ask a running one for its health.
-    Health(HttpUrl),
+    Health(DaemonOptions),
     /// Print the version.
     Version,
     /// Print the routes.
@@ -128,6 +130,8 @@ pub enum Invocation {
 pub struct TapOptions {
     /// Its arguments.
     pub arguments: TapArguments,
+    /// The daemon.
+    pub daemon: DaemonOptions,
     /// The token it shows: the daemon's secret, found the same way.
     pub token: Secret,
 }
@@ -146,6 +150,8 @@ pub enum ReportForm {
 pub struct ListenOptions {
     /// Its arguments.
     pub arguments: ListenArguments,
+    /// The daemon.
+    pub daemon: DaemonOptions,
     /// The token it shows: the daemon's secret, found the same way.
     pub token: Secret,
 }
@@ -209,16 +215,24 @@ fn action(arguments: &Arguments, environment: &Environment) -> Result<Option<Inv
     let token = || find_secret(environment).map(|(token, _)| token);
     match &arguments.command {
         Some(Command::Listen(arguments)) => {
-            return Ok(Some(Invocation::Listen(ListenOptions { arguments: arguments.clone(), token: token()? })));
+            let daemon = arguments.daemon.trust.check(&arguments.daemon.url)?;
+            let options = ListenOptions { arguments: arguments.clone(), daemon, token: token()? };
+            return Ok(Some(Invocation::Listen(options)));
         }
         Some(Command::Tap(arguments)) => {
-            return Ok(Some(Invocation::Tap(TapOptions { arguments: arguments.clone(), token: token()? })));
+            let daemon = arguments.daemon.trust.check(&arguments.daemon.url)?;
+            return Ok(Some(Invocation::Tap(TapOptions { arguments: arguments.clone(), daemon, token: token()? })));
         }
         Some(Command::CheckConfig(_)) | None => {}
     }
     let actions = &arguments.actions;
+    if let (None, Some(id)) = (&actions.health, arguments.trust.first_set()) {
+        let reason =
+            "goes with -c, listen and tap; what the daemon shows and asks for is --tls-cert and what follows it";
+        return Err(contradiction(id, reason.to_owned()));
+    }
     Ok(match &actions.health {
-        Some(url) => Some(Invocation::Health(url.clone())),
+        Some(url) => Some(Invocation::Health(arguments.trust.check(url)?)),
         None if actions.version => Some(Invocation::Version),
         None if actions.routes => Some(Invocation::Routes),
         None if actions.document => Some(Invocation::Document),
@@ -302,6 +316,10 @@ fn check_together(limits: &Limits) -> Result<(), ConfigError> {
         return Err(contradiction("session_memory_bytes_max", reason));
     }
     Ok(())
+}
+
+fn needs(id: &str, other: &str) -> ConfigError {
+    contradiction(id, format!("needs {other}, which is not set"))
 }
 
 fn contradiction(id: &str, reason: String) -> ConfigError {

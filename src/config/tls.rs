@@ -2,7 +2,7 @@
 //!
 //! **Invariants.** Files that make an [`Identity`] belong together; an error names the setting and the file, and has
 //! nothing of what is in it.
-//! **Not here.** When files are read again (`loader`), and what is made of them (`shard::tls`).
+//! **Not here.** When files are read again (`loader`), what the other end reads (`trust`), and what is made of them (`shard::tls`).
 
 use std::fs::File;
 use std::io::Read;
@@ -19,11 +19,10 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 
 use super::arguments::{ListeningArguments, number, resolve};
-use super::contradiction;
 use super::error::ConfigError;
 use super::limit_arguments::{HOUR_MS, milliseconds};
-use super::settings;
-use crate::policy::certificate::{self, Chain};
+use super::{contradiction, needs, settings};
+use crate::policy::certificate::{self, Certified, Chain};
 use crate::shard::tls::Identity;
 
 /// The largest file that is read: revocation lists grow to megabytes.
@@ -90,7 +89,6 @@ impl TlsArguments {
     /// # Errors
     /// The setting that lacks another, or whose file is not good.
     pub(super) fn check(&self, listening: &ListeningArguments) -> Result<Option<TlsConfig>, ConfigError> {
-        let needs = |id, other: &str| contradiction(id, format!("needs {other}, which is not set"));
         let (client_ca, client_crl) = (path(&self.tls_client_ca), path(&self.tls_client_crl));
         let (cert, key) = match (path(&self.tls_cert), path(&self.tls_key)) {
             (Some(cert), Some(key)) => (cert, key),
@@ -130,20 +128,14 @@ impl TlsFiles<'_> {
     /// # Errors
     /// Which file is not good, and why.
     fn load(&self) -> Result<Identity, ConfigError> {
-        let chain = Chain::parse(&read("tls_cert", self.cert)?).map_err(|fault| bad("tls_cert", self.cert, &fault))?;
-        let bad_key = |fault| bad("tls_key", self.key, &fault);
-        let key = certificate::parse_key(&read("tls_key", self.key)?).map_err(bad_key)?;
-        let certified = chain.with_key(key).map_err(bad_key)?;
+        let certified = certified(("tls_cert", self.cert), ("tls_key", self.key))?;
         let verifier = self.client_ca.map(|ca| self.verifier(ca)).transpose()?;
         Identity::for_drivers(certified, verifier).map_err(|error| bad("tls_cert", self.cert, &error))
     }
 
     fn verifier(&self, ca: &Path) -> Result<Arc<dyn ClientCertVerifier>, ConfigError> {
         let bad_ca = |reason: &dyn std::fmt::Display| bad("tls_client_ca", ca, reason);
-        let mut roots = RootCertStore::empty();
-        for root in certificate::parse_certificates(&read("tls_client_ca", ca)?).map_err(|fault| bad_ca(&fault))? {
-            roots.add(root).map_err(|error| bad_ca(&error))?;
-        }
+        let roots = roots("tls_client_ca", ca)?;
         let provider = Arc::new(certificate::provider());
         let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
         let Some(crl) = self.client_crl else { return builder.build().map_err(|error| bad_ca(&error)) };
@@ -154,6 +146,28 @@ impl TlsFiles<'_> {
         let lists = lists.ok_or_else(|| bad_crl(&"it has no revocation list in PEM"))?;
         builder.with_crls(lists).build().map_err(|error| bad_crl(&error))
     }
+}
+
+/// A certificate with its key, out of the files that two settings name.
+///
+/// # Errors
+/// Which file is not good, and why.
+pub(super) fn certified((id, cert): (&str, &Path), (key_id, key): (&str, &Path)) -> Result<Certified, ConfigError> {
+    let chain = Chain::parse(&read(id, cert)?).map_err(|fault| bad(id, cert, &fault))?;
+    let bad_key = |fault| bad(key_id, key, &fault);
+    chain.with_key(certificate::parse_key(&read(key_id, key)?).map_err(bad_key)?).map_err(bad_key)
+}
+
+/// The authorities in the file that a setting names.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn roots(id: &str, path: &Path) -> Result<RootCertStore, ConfigError> {
+    let mut roots = RootCertStore::empty();
+    for root in certificate::parse_certificates(&read(id, path)?).map_err(|fault| bad(id, path, &fault))? {
+        roots.add(root).map_err(|error| bad(id, path, &error))?;
+    }
+    Ok(roots)
 }
 
 fn read(id: &str, path: &Path) -> Result<Vec<u8>, ConfigError> {

@@ -6,7 +6,7 @@
 //! **Not here.** Filters and orders (`policy::listing`), looking through a shard (`shard::survey`).
 
 use crate::edge::answers::{error, parameter_error};
-use crate::policy::listing::{DeviceRow, DriverRow, Fault, FlapRow, Kind, Page, PortRow, Query, RefusalRow, RowOf};
+use crate::policy::listing::{Fault, FlapRow, Kind, Page, PortRow, Query, RefusalRow, Remote, RowOf};
 use crate::protocol::http::Answer;
 use crate::shard::mailbox::Request;
 use crate::shard::resources::Resources;
@@ -168,26 +168,27 @@ fn row_json(row: &RowOf, resources: &Resources) -> Value {
             json!({ "address": ip, "since": second(flap.since), "until": second(flap.until), "times": flap.times })
         }
         RowOf::Driver(driver) => {
-            let DriverRow { id, port, remote, module, accepted, since_s, seen_s, .. } = driver;
-            json!({
-                "id": id, "transport": port.transport.name(), "port": port.number.get(), "address": remote.ip(),
-                "remote_port": remote.port(), "module": module.as_deref(), "accept": &**accepted,
-                "since": time(*since_s), "last_seen": time(*seen_s), "bytes_received": driver.received_bytes,
-                "bytes_written": driver.written_bytes, "backlog_bytes": driver.backlog_bytes,
-                "credit_bytes": driver.credit_bytes, "outbox_full": driver.outbox_is_full,
-                "outbox_waits": driver.outbox_waits, "credit_waits": driver.credit_waits,
-            })
+            let mut row = remote_json(driver.id, &driver.remote, time);
+            row["module"] = driver.module.as_deref().into();
+            row["accept"] = (*driver.accepted).into();
+            row["credit_bytes"] = driver.credit_bytes.into();
+            row["outbox_full"] = driver.outbox_is_full.into();
+            row["outbox_waits"] = driver.outbox_waits.into();
+            row["credit_waits"] = driver.credit_waits.into();
+            row
         }
-        RowOf::Device(device) => {
-            let DeviceRow { id, port, remote, since_s, seen_s, .. } = device;
-            json!({
-                "id": id, "transport": port.transport.name(), "port": port.number.get(), "address": remote.ip(),
-                "remote_port": remote.port(), "since": time(*since_s), "last_seen": time(*seen_s),
-                "bytes_received": device.received_bytes, "bytes_written": device.written_bytes,
-                "backlog_bytes": device.backlog_bytes,
-            })
-        }
+        RowOf::Device(device) => remote_json(device.id, &device.remote, time),
     }
+}
+
+/// What drivers and devices show alike; `time` makes times of seconds since the start.
+fn remote_json(id: u64, remote: &Remote, time: impl Fn(u32) -> u64) -> Value {
+    json!({
+        "id": id, "transport": remote.port.transport.name(), "port": remote.port.number.get(),
+        "address": remote.address.ip(), "remote_port": remote.address.port(), "since": time(remote.since_s),
+        "last_seen": time(remote.seen_s), "bytes_received": remote.received_bytes,
+        "bytes_written": remote.written_bytes, "backlog_bytes": remote.backlog_bytes,
+    })
 }
 
 /// A query of what a request's target says.

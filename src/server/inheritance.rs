@@ -55,6 +55,9 @@ impl Inheritance {
         let (address, sockets) = listen(plain, config.api_address, config, "--host, --port")?;
         add(sockets, Entrance::Plain);
         (config.api_address, config.access.api_port) = (address, address.port());
+        if config.tls.is_none() && !tls.is_empty() {
+            tracing::warn!("a listener for TLS was handed over, and no TLS is set: it is closed");
+        }
         if let Some(address) = config.tls.as_ref().map(|tls| tls.address) {
             let (address, sockets) = listen(tls, address, config, "--tls-host, --tls-port")?;
             add(sockets, Entrance::Tls);

@@ -8,6 +8,7 @@
 
 use crate::policy::ending::DeviceRefusal;
 use crate::policy::limits::Limits;
+use crate::policy::metrics::SourceCount;
 use crate::policy::origins::{Connect, Flap, Origins};
 use std::fmt;
 use std::net::IpAddr;
@@ -91,6 +92,14 @@ impl Gate {
         if self.part_of(source).enters(source) { Ok(()) } else { Err(DeviceRefusal::SourceLimit) }
     }
 
+    /// Whether a device of this source would be let in at this moment.
+    ///
+    /// # Errors
+    /// As of [`enters`](Self::enters).
+    pub fn has_room(&self, source: IpAddr) -> Result<(), DeviceRefusal> {
+        if self.part_of(source).has_room(source) { Ok(()) } else { Err(DeviceRefusal::SourceLimit) }
+    }
+
     /// Counts a device of this source that is there already, whatever the limit; it [leaves](Self::leaves) once.
     pub fn is_there(&self, source: IpAddr) {
         self.part_of(source).is_there(source);
@@ -107,6 +116,19 @@ impl Gate {
             .parts
             .get(part)
             .map_or_else(Vec::new, |part| lock(part).flapping(self.started_at.elapsed()).collect())
+    }
+
+    /// What it holds at this moment. Looks through all of it, a part at a time.
+    pub fn count(&self) -> SourceCount {
+        let now = self.started_at.elapsed();
+        let parts = self.inner.parts.iter().map(|part| {
+            let part = lock(part);
+            (part.devices_most(), part.flapping(now).count())
+        });
+        parts.fold(SourceCount::default(), |sum, (devices_most, refused)| SourceCount {
+            devices_most: sum.devices_most.max(devices_most),
+            refused: sum.refused + refused,
+        })
     }
 
     /// Refuses a source no longer; false where it was not refused.

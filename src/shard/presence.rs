@@ -3,7 +3,7 @@
 //! **Invariants.** It stands in the shard's table exactly while its session lives.
 //! **Not here.** The session itself (`edge::session`), and what its port knows of it (`roster`).
 
-use crate::policy::listing::DriverRow;
+use crate::policy::listing::{DriverRow, Remote};
 use crate::policy::port_id::PortId;
 use crate::policy::roster::SessionId;
 use crate::shard::credit::Window;
@@ -52,15 +52,17 @@ impl Presence {
     pub fn row(&self) -> DriverRow {
         DriverRow {
             id: self.id.0,
-            port: self.port,
-            remote: self.remote,
+            remote: Remote {
+                port: self.port,
+                address: self.remote,
+                since_s: self.since_s,
+                seen_s: self.seen_s.get(),
+                received_bytes: self.received_bytes.get(),
+                written_bytes: self.written_bytes.get(),
+                backlog_bytes: self.backlog.bytes(),
+            },
             module: self.module.clone(),
             accepted: self.accepted.clone(),
-            since_s: self.since_s,
-            seen_s: self.seen_s.get(),
-            received_bytes: self.received_bytes.get(),
-            written_bytes: self.written_bytes.get(),
-            backlog_bytes: self.backlog.bytes(),
             credit_bytes: self.window.used_bytes(),
             outbox_is_full: self.backlog.is_full(),
             outbox_waits: self.backlog.waits(),

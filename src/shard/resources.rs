@@ -250,6 +250,7 @@ impl Resources {
             ports: shared.ports.used(),
             sessions: shared.sessions.used(),
             taps: shared.taps.used(),
+            sources: shared.gate.count(),
             session_memory_bytes: shared.session_memory.used(),
             certificate_expires_s: self.tls.identity().map(|identity| identity.expires_s),
             log_lines_dropped: (shared.log.dropped_lines)(),

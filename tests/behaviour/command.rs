@@ -11,6 +11,7 @@ scenarios! {
     a_secret_of_either_name_is_found_in_its_file,
     production_logs_json_without_debug,
     elsewhere_the_log_is_readable_at_debug,
+    the_start_says_what_its_bounds_come_to,
     production_warns_of_a_secret_that_anyone_can_guess,
     a_taken_api_port_is_one_line_and_a_failure,
 }
@@ -165,6 +166,40 @@ fn elsewhere_the_log_is_readable_at_debug(shards: usize) {
         daemon.until_logged("DEBUG");
         assert!(daemon.log().lines().all(|line| !line.starts_with('{')));
     });
+}
+
+fn the_start_says_what_its_bounds_come_to(shards: usize) {
+    const MIB: u64 = 1 << 20;
+    let start = |setup: Setup| {
+        let daemon = setup.secret("open-sesame").variable("SG_ENV", "production").start();
+        let start: serde_json::Value = eventually("the start is in the log", || {
+            let log = daemon.log();
+            log.lines().find(|line| line.contains("dispatch serves")).map(|line| serde_json::from_str(line).unwrap())
+        });
+        daemon.assert_drains();
+        start
+    };
+    let setup = || {
+        let setup = Setup::new(shards).limit("receive-buffers", 512).limit("receive-buffer-bytes", 8_192);
+        setup.limit("session-memory-bytes-max", 50 << 20)
+    };
+    let line = start(setup());
+    let of = |name: &str| line[name].as_u64().unwrap_or_else(|| panic!("no {name} in {line}"));
+    assert_eq!(of("receive_buffers_mib"), shards as u64 * 4);
+    assert_eq!(of("datagrams_mib"), shards as u64);
+    assert_eq!(of("devices_mib"), of("devices_max") * 2_048 / MIB);
+    assert_eq!(of("waiting_devices_mib"), of("devices_max") * 8_192 / MIB);
+    let parts = ["session_memory", "receive_buffers", "datagrams", "devices", "waiting_devices", "tls_handshakes"];
+    let sum: u64 = parts.iter().map(|part| of(&format!("{part}_mib"))).sum();
+    // Each part is rounded down, and so is the whole.
+    let whole = of("worst_case_mib");
+    assert!((sum..sum + parts.len() as u64).contains(&whole), "{whole} of {sum}");
+    // As many as there is memory for, or as are allowed, if those are fewer.
+    let by_memory = of("sessions_max");
+    assert_eq!(by_memory, (50 << 20) / (608 << 10));
+    for (allowed, sessions_max) in [(7, 7), (1_000_000, by_memory)] {
+        assert_eq!(start(setup().limit("sessions-max", allowed))["sessions_max"], sessions_max);
+    }
 }
 
 fn production_warns_of_a_secret_that_anyone_can_guess(shards: usize) {

@@ -30,10 +30,10 @@ const DONE: &str = "the settings were reloaded";
 const REFUSED: &str = "the settings were not reloaded; those from before stay in force";
 
 /// A folder of a configuration file and of secrets, gone with the value.
-struct Folder(PathBuf);
+pub struct Folder(PathBuf);
 
 impl Folder {
-    fn with(config: &str) -> Folder {
+    pub fn with(config: &str) -> Folder {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("dispatch-reload-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let folder = Folder(std::env::temp_dir().join(name));
@@ -51,14 +51,14 @@ impl Folder {
     }
 
     /// A daemon of this folder.
-    fn setup(&self, shards: usize) -> Setup {
+    pub fn setup(&self, shards: usize) -> Setup {
         let config = self.0.join("d.toml");
         let setup = Setup::new(shards).variable("DISPATCH_CONFIG", config.to_str().unwrap());
         setup.variable("SECRETS_PATH", self.0.to_str().unwrap())
     }
 
     /// Writes the configuration file, and has it reloaded.
-    fn reload(&self, daemon: &Daemon, config: &str) {
+    pub fn reload(&self, daemon: &Daemon, config: &str) {
         self.write("d.toml", config);
         reload(daemon, DONE);
     }

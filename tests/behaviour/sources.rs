@@ -6,7 +6,8 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    BASES, Connection, Daemon, Device, Driver, Event, Setup, Transport, UPGRADE, eventually, free_port, join_target,
+    BASES, Connection, Daemon, Device, Driver, Event, Metrics, Setup, Transport, UPGRADE, eventually, free_port,
+    join_target,
 };
 
 scenarios! {
@@ -15,6 +16,7 @@ scenarios! {
     a_source_that_connects_too_often_is_refused_and_others_are_not,
     ports_of_all_shards_together_let_no_source_connect_more_often,
     a_source_is_refused_for_a_while_and_no_longer,
+    what_sources_have_stands_in_the_metrics_beside_their_limits,
     sources_that_flap_are_listed_and_forgiven,
     a_source_that_no_driver_accepts_cannot_flap,
     what_is_asked_of_sources_that_flap_is_checked,
@@ -33,19 +35,26 @@ fn join_everywhere(daemon: &Daemon, shards: usize) -> Vec<(u16, Driver)> {
     joined
 }
 
-fn flapping(daemon: &Daemon, query: &str) -> Vec<Value> {
+/// The sources that are refused, as a query finds them.
+pub fn flapping(daemon: &Daemon, query: &str) -> Vec<Value> {
     let response = daemon.fetch(&format!("{}/flapping{query}", BASES[1]));
     assert_eq!(response.status, 200, "{query}: {}", response.text());
     response.json()["items"].as_array().unwrap().clone()
 }
 
 /// Connects until a connection is refused as one too many; at a rate of one a second that is soon.
-fn flap(daemon: &Daemon, source: &str, port: u16) {
-    let before = daemon.count("devices_refused_flapping");
+pub fn flap(daemon: &Daemon, source: &str, port: u16) {
+    let counts = || (daemon.count("devices_opened"), daemon.count("devices_refused_flapping"));
+    let (opened, refused) = counts();
     let mut there = Vec::new();
     eventually("the source flaps", || {
         there.push(Device::connect(source, port));
-        (daemon.count("devices_refused_flapping") > before).then_some(())
+        // Nothing is under way when it is over.
+        let now = eventually("it is let in or refused", || {
+            let now = counts();
+            (now.0 + now.1 == opened + refused + there.len() as u64).then_some(now)
+        });
+        (now.1 > refused).then_some(())
     });
 }
 
@@ -149,6 +158,37 @@ fn a_source_is_refused_for_a_while_and_no_longer(shards: usize) {
             let _device = Device::connect("127.0.0.7", port);
             (daemon.count("devices_opened") > opened).then_some(())
         });
+    });
+}
+
+fn what_sources_have_stands_in_the_metrics_beside_their_limits(shards: usize) {
+    let shown = |daemon: &Daemon, [used, limit]: [&str; 2]| {
+        let metrics = Metrics::parse(daemon.fetch("/metrics").text());
+        (metrics.value(used), metrics.value(limit))
+    };
+    let devices = ["dispatch_device_slots_per_source", "dispatch_device_slots_per_source_limit"];
+    let refused = ["dispatch_sources_refused", "dispatch_source_connects_per_second_limit"];
+    Setup::new(shards).limit("devices-per-source-max", 3).run(|daemon| {
+        assert_eq!((shown(daemon, devices), shown(daemon, refused)), ((0.0, 3.0), (0.0, f64::INFINITY)));
+        let joined = join_everywhere(daemon, shards);
+        let sources = ["127.0.0.7", "127.0.0.8", "127.0.0.7", "127.0.0.7"];
+        let connect = |(at, source): (usize, &str)| Device::connect(source, joined[at % joined.len()].0);
+        let there: Vec<Device> = sources.into_iter().enumerate().map(connect).collect();
+        daemon.until_count("devices_opened", 4);
+        assert_eq!(shown(daemon, devices), (3.0, 3.0));
+        drop(there);
+        eventually("none is there any more", || (shown(daemon, devices).0 == 0.0).then_some(()));
+    });
+    let setup = Setup::new(shards).limit("source-connects-per-second-max", 1).limit("source-refused-ms", 600_000);
+    setup.run(|daemon| {
+        assert_eq!((shown(daemon, devices), shown(daemon, refused)), ((0.0, f64::INFINITY), (0.0, 1.0)));
+        let joined = join_everywhere(daemon, shards);
+        for (at, source) in ["127.0.1.1", "127.0.1.2", "127.0.1.3"].into_iter().enumerate() {
+            flap(daemon, source, joined[at % joined.len()].0);
+            assert_eq!(shown(daemon, refused).0, (at + 1) as f64);
+        }
+        assert_eq!(daemon.ask("DELETE", &format!("{}/flapping/127.0.1.2", BASES[0])).status, 200);
+        assert_eq!(shown(daemon, refused).0, 2.0);
     });
 }
 

@@ -8,9 +8,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::harness::tls::{Authority, TlsDevice, connect};
-use crate::harness::{
-    BASES, Connection, Daemon, Device, Driver, Setup, Transport, UPGRADE, eventually, free_port, pattern,
-};
+use crate::harness::{BASES, Connection, Daemon, Driver, Setup, Transport, UPGRADE, eventually, free_port, pattern};
 
 scenarios! {
     a_device_is_opened_after_its_handshake_and_speaks_in_the_clear_to_its_driver,
@@ -23,7 +21,6 @@ scenarios! {
     a_port_has_tls_or_not_and_keeps_its_first_key,
     a_handshake_that_fails_is_counted_and_logged_and_makes_no_message,
     a_handshake_that_does_not_come_is_let_go_without_a_message,
-    a_source_that_nobody_accepts_gets_no_handshake,
     handshakes_end_with_their_port,
     a_reply_followed_by_close_arrives_whole,
     a_device_that_reads_late_sees_the_end_of_its_tls,
@@ -54,7 +51,7 @@ fn join(daemon: &Daemon, port: u16, more: Parameters) -> Driver {
 }
 
 /// Joins with a key that costs little to make and to sign with.
-fn join_with_key(daemon: &Daemon, port: u16) -> Driver {
+pub fn join_with_key(daemon: &Daemon, port: u16) -> Driver {
     static KEY: OnceLock<String> = OnceLock::new();
     join(daemon, port, &[("private_key", KEY.get_or_init(|| Authority::new().issue(10).key))])
 }
@@ -291,16 +288,6 @@ fn a_handshake_that_does_not_come_is_let_go_without_a_message(shards: usize) {
         // Nothing was said of it: the next message is of the next device.
         let _device = TlsDevice::connect(port);
         assert_eq!(driver.opened().id, 0);
-    });
-}
-
-fn a_source_that_nobody_accepts_gets_no_handshake(shards: usize) {
-    Setup::new(shards).run(|daemon| {
-        let port = free_port();
-        let _driver = join_with_key(daemon, port);
-        Device::connect("127.0.0.2", port).is_disconnected();
-        daemon.until_count("devices_refused_source", 1);
-        assert_eq!(daemon.count("device_handshakes_gone") + daemon.count("device_handshakes_failed"), 0);
     });
 }
 

@@ -83,17 +83,89 @@ fn the_daemons_own_programs_speak_tls_to_whom_they_trust() {
         let wary = Run::binary(&["-c", &url], &[("SSL_CERT_FILE", &Authority::new().path("ca.pem"))]);
         assert_eq!(wary.status.code(), Some(2), "{}", wary.stderr);
         assert!(wary.stderr.contains("certificate"), "{}", wary.stderr);
-        listen(daemon, tls_port, &ca);
+        let told = Run::binary(&["-c", &url, "--ca", &ca], &[]);
+        assert_eq!(told.status.code(), Some(0), "{}", told.stderr);
+        listen(daemon, tls_port, &["--ca", &ca]);
         drop(connect(tls_port));
     });
 }
 
+#[test]
+fn the_daemons_own_programs_show_a_certificate_where_one_is_demanded() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (setup, tls_port) = authority.daemon(1);
+    let ca = authority.path("ca.pem");
+    let own = |authority: &Authority| {
+        let pair = authority.issue(10);
+        [authority.file("own.pem", &pair.certificate), authority.file("own-key.pem", &pair.key)]
+    };
+    let ([cert, key], [strange, strange_key]) = (own(&authority), own(&stranger));
+    let good = ["--ca", &ca, "--cert", &cert, "--key", &key];
+    let unfit = ["--ca", &ca, "--cert", &strange, "--key", &strange_key];
+    let health = format!("https://127.0.0.1:{tls_port}{}/healthz", BASES[1]);
+    let (url, port) = (format!("wss://127.0.0.1:{tls_port}"), free_port().to_string());
+    setup.flag("tls-client-ca", &ca).run(|daemon| {
+        listen(daemon, tls_port, &good);
+        let checked = Run::binary(&[&["-c", &health], &good[..]].concat(), &[]);
+        assert_eq!(checked.status.code(), Some(0), "{}", checked.stderr);
+        for (trust, reason) in [
+            (&good[..2], "the daemon demands a certificate: --cert and --key"),
+            (&unfit[..], "the daemon does not take the certificate of --cert: UnknownCA"),
+        ] {
+            let programs = [
+                (vec!["-c", &health], 2),
+                (vec!["listen", "tcp", &port, "--url", &url], 1),
+                (vec!["tap", "tcp", &port, "--url", &url], 1),
+            ];
+            for (program, code) in programs {
+                let run = Run::binary(&[&program, trust].concat(), &[]);
+                assert_eq!(run.status.code(), Some(code), "{program:?}: {}", run.stderr);
+                assert!(run.stderr.contains(reason) && run.stderr.lines().count() == 1, "{}", run.stderr);
+            }
+        }
+    });
+}
+
+#[test]
+fn an_option_of_theirs_that_is_not_good_is_one_line_that_names_it() {
+    let authority = Authority::new();
+    let (own, other) = (authority.issue(10), authority.issue(10));
+    authority.install(&own);
+    let (ca, cert, key) = (authority.path("ca.pem"), authority.path("cert.pem"), authority.path("key.pem"));
+    let other_key = authority.file("other.pem", &other.key);
+    let (tls, plain) = ("https://127.0.0.1:1/", "http://127.0.0.1:1/");
+    let cases: [(&str, &[&str], &str); 10] = [
+        (tls, &["--ca", &ca, "--cert", &cert], "--cert: needs --key"),
+        (tls, &["--ca", &ca, "--key", &key], "--key: needs --cert"),
+        (tls, &["--ca", "/nope"], "--ca: \"/nope\": No such file"),
+        (tls, &["--ca", &key], "no certificate"),
+        (tls, &["--ca", &ca, "--cert", "/nope", "--key", &key], "--cert: \"/nope\": No such file"),
+        (tls, &["--ca", &ca, "--cert", &cert, "--key", "/nope"], "--key: \"/nope\": No such file"),
+        (tls, &["--ca", &ca, "--cert", &cert, "--key", &other_key], "not that of the certificate"),
+        (tls, &["--ca", &ca, "--cert", &cert, "--key", &own.key], "--key: is a PEM text"),
+        (plain, &["--cert", &cert, "--key", &key], "--cert: is for TLS"),
+        (plain, &["--ca", &ca], "--ca: is for TLS"),
+    ];
+    for (url, options, reason) in cases {
+        for program in
+            [&["-c", url][..], &["listen", "tcp", "6001", "--url", url], &["tap", "udp", "162", "--url", url]]
+        {
+            let run = Run::binary(&[program, options].concat(), &[]);
+            assert_eq!(run.status.code(), Some(2), "{program:?} {options:?}: {}", run.stderr);
+            assert!(run.stderr.contains(reason) && run.stderr.lines().count() == 1, "{reason}: {}", run.stderr);
+        }
+    }
+    let stray = Run::binary(&["--cert", &cert, "--key", &key], &[]);
+    assert_eq!(stray.status.code(), Some(2), "{}", stray.stderr);
+    assert!(stray.stderr.contains("--cert: goes with -c, listen and tap"), "{}", stray.stderr);
+}
+
 /// A driver in a terminal, by way of TLS.
-fn listen(_daemon: &Daemon, tls_port: u16, ca: &str) {
+fn listen(_daemon: &Daemon, tls_port: u16, trust: &[&str]) {
     let port = free_port();
     let (url, port_text) = (format!("wss://localhost:{tls_port}"), port.to_string());
     let mut command = Command::new(env!("CARGO_BIN_EXE_dispatch"));
-    command.args(["listen", "tcp", &port_text, "--accept", "127.0.0.1", "--url", &url, "--ca", ca]);
+    command.args(["listen", "tcp", &port_text, "--accept", "127.0.0.1", "--url", &url]).args(trust);
     clear_environment(&mut command);
     let mut child = started(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()));
     let mut notes = BufReader::new(child.stderr.take().unwrap());
@@ -101,7 +173,7 @@ fn listen(_daemon: &Daemon, tls_port: u16, ca: &str) {
     let mut line = String::new();
     notes.read_line(&mut line).unwrap();
     assert!(line.contains("joined tcp port"), "{line}");
-    let mut tap = tap(&url, &port_text, ca);
+    let mut tap = tap(&url, &port_text, trust);
     let mut device = Device::connect("127.0.0.1", port);
     device.send(b"over TLS\n");
     for expected in ["opened", "over TLS"] {
@@ -121,9 +193,9 @@ fn listen(_daemon: &Daemon, tls_port: u16, ca: &str) {
 }
 
 /// A tap in a terminal, by way of TLS, once it taps.
-fn tap(url: &str, port: &str, ca: &str) -> Child {
+fn tap(url: &str, port: &str, trust: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dispatch"));
-    command.args(["tap", "tcp", port, "--url", url, "--ca", ca]);
+    command.args(["tap", "tcp", port, "--url", url]).args(trust);
     clear_environment(&mut command);
     let mut child = started(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()));
     let mut line = String::new();

@@ -1,16 +1,19 @@
 //! Proves that TLS goes on where a daemon is replaced, and what of it a reload changes.
 
+use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::harness::tls::{Authority, TlsDevice, connect};
-use crate::harness::{BASES, Device, Driver, Manager, Setup, Transport, UPGRADE, free_port, join_target};
+use crate::harness::{BASES, Connection, Device, Driver, Manager, Setup, Transport, UPGRADE, free_port, join_target};
 use crate::takeover::Place;
 
 scenarios! {
     drivers_with_tls_come_back_to_the_daemon_that_has_taken_over,
     a_listener_with_tls_is_left_with_the_manager_by_a_name_of_its_own,
+    both_ports_of_a_socket_unit_are_served_whatever_their_names,
+    a_socket_unit_with_a_port_for_tls_and_no_tls_is_told_of,
     a_daemon_without_tls_takes_over_from_one_with_it,
     turning_tls_on_waits_for_a_restart,
     a_reload_says_where_certificates_for_devices_are,
@@ -75,6 +78,62 @@ fn a_listener_with_tls_is_left_with_the_manager_by_a_name_of_its_own(shards: usi
     assert!(manager.stored().is_empty(), "they are the daemon's again");
     drop(waiting);
     new.assert_drains();
+}
+
+/// What a .socket unit listens on: a port without TLS, and one with.
+fn unit() -> ([TcpListener; 2], (u16, u16)) {
+    let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, free_port())).unwrap());
+    let [api, tls] = listeners.each_ref().map(|listener| listener.local_addr().unwrap().port());
+    (listeners, (api, tls))
+}
+
+fn both_ports_of_a_socket_unit_are_served_whatever_their_names(shards: usize) {
+    let authority = Authority::new();
+    authority.install(&authority.issue(100));
+    for names in [["api", "api"], ["api", "api-tls"], ["drivers.socket", "drivers-tls.socket"]] {
+        let (listeners, ports) = unit();
+        let mut manager = Manager::new();
+        // The second time with what the first daemon has left in the store, which are the same sockets.
+        for _ in 0..2 {
+            for (name, listener) in names.into_iter().zip(&listeners) {
+                manager.listens(name, listener.try_clone().unwrap().into());
+            }
+            let waiting = (Connection::over(connect(ports.0)), connect(ports.1));
+            let mut daemon = manager.hand_stored(setup(&authority, shards, ports)).start();
+            let (mut plain, secure) = waiting;
+            assert_eq!(plain.request("GET", "/api/server/version", "").status, 200);
+            authority.client().shake_hands(secure).unwrap();
+            let driver = assert_serves(&authority, ports.1);
+            for own in [ports.0, ports.1] {
+                assert_eq!(daemon.refusal(Transport::Tcp, &own.to_string(), "127.0.0.1").status, 403, "{names:?}");
+            }
+            daemon.signal(Signal::TERM);
+            goodbye(driver);
+            assert_eq!(daemon.exit_within(LONG).code(), Some(0));
+            manager.take_notices();
+        }
+        // Both are the unit's, and listen on.
+        drop([ports.0, ports.1].map(connect));
+    }
+}
+
+fn a_socket_unit_with_a_port_for_tls_and_no_tls_is_told_of(shards: usize) {
+    for (name, code) in [("api", Some(1)), ("api-tls", Some(0))] {
+        let (listeners, ports) = unit();
+        let mut manager = Manager::new();
+        for (name, listener) in ["api", name].into_iter().zip(listeners) {
+            manager.listens(name, listener.into());
+        }
+        let mut daemon = manager.hand_stored(Setup::new(shards).api_port(ports.0)).spawn();
+        if code == Some(1) {
+            daemon.until_logged("the API is on one port, and with TLS on --tls-port");
+        } else {
+            daemon.until_logged("a listener for TLS was handed over, and no TLS is set: it is closed");
+            manager.until("READY=1");
+            daemon.signal(Signal::TERM);
+        }
+        assert_eq!(daemon.exit_within(LONG).code(), code);
+    }
 }
 
 fn a_daemon_without_tls_takes_over_from_one_with_it(shards: usize) {

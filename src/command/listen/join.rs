@@ -13,8 +13,8 @@ use tungstenite::handshake::client::Request;
 use tungstenite::http::{HeaderValue, Uri, header};
 use tungstenite::{Error, HandshakeError, WebSocket};
 
-use crate::command::wire::Wire;
-use crate::config::{DaemonArguments, HttpUrl, ListenArguments, ListenOptions, Secret};
+use crate::command::wire::{CertificateRefusal, Wire};
+use crate::config::{DaemonOptions, HttpUrl, ListenArguments, ListenOptions, Secret};
 
 const BASE_PATH: &str = "/api/dispatch/v1";
 
@@ -35,9 +35,12 @@ pub(in crate::command) enum JoinError {
         /// What the answer says.
         text: String,
     },
+    /// It wants another certificate than it was shown, or one at all.
+    #[error("{0}")]
+    Certificate(CertificateRefusal),
     /// There is no daemon, or no connection to it.
     #[error("cannot connect: {0}")]
-    Connect(#[from] io::Error),
+    Connect(io::Error),
     /// It connects but does not answer.
     #[error("no answer in time")]
     Silent,
@@ -46,29 +49,33 @@ pub(in crate::command) enum JoinError {
     Handshake(String),
 }
 
+impl From<io::Error> for JoinError {
+    fn from(error: io::Error) -> Self {
+        CertificateRefusal::of(&error).map_or(JoinError::Connect(error), JoinError::Certificate)
+    }
+}
+
 impl JoinError {
     /// Whether trying again is of no use: the request itself is wrong.
     pub(in crate::command) fn is_final(&self) -> bool {
-        matches!(self, JoinError::Refused { status: 400 | 401 | 404 | 405 | 422, .. })
+        matches!(self, JoinError::Certificate(_) | JoinError::Refused { status: 400 | 401 | 404 | 405 | 422, .. })
     }
 }
 
 /// Joins the port. Waits for the daemon's answer.
 pub(super) fn join(options: &ListenOptions) -> Result<WebSocket<Wire>, JoinError> {
-    let arguments = &options.arguments;
-    open(&arguments.daemon, &join_route(arguments), &options.token, "dispatch-listen")
+    open(&options.daemon, &join_route(&options.arguments), &options.token, "dispatch-listen")
 }
 
 /// Opens a WebSocket at a route of the daemon, its query included. Waits for the daemon's answer.
 pub(in crate::command) fn open(
-    daemon: &DaemonArguments,
+    daemon: &DaemonOptions,
     route: &str,
     token: &Secret,
     module: &'static str,
 ) -> Result<WebSocket<Wire>, JoinError> {
-    let DaemonArguments { url, ca } = daemon;
-    let request = request(&websocket_url(url, route), token, module)?;
-    let wire = Wire::open(url, ca.as_deref(), Instant::now() + TIME_MAX)?;
+    let request = request(&websocket_url(&daemon.url, route), token, module)?;
+    let wire = Wire::open(daemon, Instant::now() + TIME_MAX)?;
     wire.tcp().set_nodelay(true)?;
     wire.tcp().set_read_timeout(Some(TIME_MAX))?;
     wire.tcp().set_write_timeout(Some(TIME_MAX))?;
@@ -79,7 +86,7 @@ pub(in crate::command) fn open(
             status: response.status().as_u16(),
             text: explanation(response.body().as_deref().unwrap_or_default()),
         }),
-        Err(HandshakeError::Failure(Error::Io(error))) => Err(JoinError::Connect(error)),
+        Err(HandshakeError::Failure(Error::Io(error))) => Err(error.into()),
         Err(HandshakeError::Failure(error)) => Err(JoinError::Handshake(error.to_string())),
     }
 }
@@ -134,6 +141,7 @@ fn explanation(body: &[u8]) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::config::{DaemonArguments, TrustArguments};
     use crate::policy::port_id::Transport;
 
     fn url_for(url: &str) -> String {
@@ -142,7 +150,7 @@ mod tests {
             transport: Transport::Tcp,
             port: 6001,
             accept: "127.0.0.1,::1,10.0.0.0/8".to_owned(),
-            daemon: DaemonArguments { url: url.clone(), ca: None },
+            daemon: DaemonArguments { url: url.clone(), trust: TrustArguments::default() },
             json: false,
             raw: false,
         });
@@ -171,5 +179,8 @@ mod tests {
         assert!([400, 401, 404, 405, 422].into_iter().all(|status| refused(status).is_final()));
         assert!([403, 409, 426, 500, 503].into_iter().all(|status| !refused(status).is_final()));
         assert!(!JoinError::Silent.is_final());
+        let asked = io::Error::other(rustls::Error::AlertReceived(rustls::AlertDescription::CertificateRequired));
+        assert!(JoinError::from(asked).is_final());
+        assert!(!JoinError::from(io::Error::other("the cable is out")).is_final());
     }
 }

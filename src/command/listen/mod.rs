@@ -87,7 +87,7 @@ impl<'a> Terminal<'a> {
         while !self.stop.load(Ordering::Relaxed) {
             match join::join(self.options) {
                 Ok(socket) => {
-                    note(&format!("joined {port} at {} for {}", arguments.daemon.url, arguments.accept));
+                    note(&format!("joined {port} at {} for {}", self.options.daemon.url, arguments.accept));
                     pause = PAUSE_MIN;
                     match self.attend(socket)? {
                         SessionEnd::Stopped => break,
@@ -95,7 +95,7 @@ impl<'a> Terminal<'a> {
                     }
                 }
                 Err(error) => {
-                    note(&format!("{port} at {}: {error}", arguments.daemon.url));
+                    note(&format!("{port} at {}: {error}", self.options.daemon.url));
                     if error.is_final() {
                         return Ok(1);
                     }

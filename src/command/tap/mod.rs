@@ -67,9 +67,9 @@ impl<'a> Terminal<'a> {
         let port = format!("{} port {}", arguments.transport.name(), arguments.port);
         let mut pause = PAUSE_MIN;
         while !self.stop.load(Ordering::Relaxed) {
-            match join::open(&arguments.daemon, &route(arguments), &self.options.token, "dispatch-tap") {
+            match join::open(&self.options.daemon, &route(arguments), &self.options.token, "dispatch-tap") {
                 Ok(mut socket) => {
-                    note(&format!("tapping {port} at {}", arguments.daemon.url));
+                    note(&format!("tapping {port} at {}", self.options.daemon.url));
                     pause = PAUSE_MIN;
                     let lost = self.attend(&mut socket);
                     if let Some(capture) = &mut self.capture {
@@ -81,7 +81,7 @@ impl<'a> Terminal<'a> {
                     }
                 }
                 Err(error) => {
-                    note(&format!("{port} at {}: {error}", arguments.daemon.url));
+                    note(&format!("{port} at {}: {error}", self.options.daemon.url));
                     if error.is_final() {
                         return Ok(1);
                     }

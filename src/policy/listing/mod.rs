@@ -12,7 +12,7 @@ mod query;
 mod rows;
 
 pub use query::{Fault, Query, Scope, VALUE_BYTES_MAX, port_number};
-pub use rows::{DeviceRow, DriverRow, FlapRow, PortRow, RefusalRow, Row, RowOf};
+pub use rows::{DeviceRow, DriverRow, FlapRow, PortRow, RefusalRow, Remote, Row, RowOf};
 
 use std::collections::BinaryHeap;
 

@@ -38,29 +38,36 @@ pub struct PortRow {
     pub refused: u64,
 }
 
-/// A driver's session.
-#[derive(Debug, Clone)]
-pub struct DriverRow {
-    /// Its session's id.
-    pub id: u64,
-    /// The port that it has joined.
+/// What lists show of the other end of a socket, be it a driver or a device.
+#[derive(Debug, Clone, Copy)]
+pub struct Remote {
+    /// The port that it has joined, or is connected to.
     pub port: PortId,
-    /// The other end of its socket.
-    pub remote: SocketAddr,
-    /// Its `X-Module-ID`.
-    pub module: Option<Arc<str>>,
-    /// Its accept list; cut where it is long.
-    pub accepted: Arc<str>,
-    /// When it joined.
+    /// Its address.
+    pub address: SocketAddr,
+    /// When it joined or connected.
     pub since_s: u32,
     /// When it last sent anything.
     pub seen_s: u32,
     /// Bytes that it has sent.
     pub received_bytes: u64,
-    /// Bytes that were sent to it.
+    /// Bytes that the kernel has taken for it.
     pub written_bytes: u64,
-    /// Bytes that have left its port and that its socket has not taken.
+    /// Bytes for it that wait: of a driver, those that have left its port; of a device, those of its drivers.
     pub backlog_bytes: usize,
+}
+
+/// A driver's session.
+#[derive(Debug, Clone)]
+pub struct DriverRow {
+    /// Its session's id.
+    pub id: u64,
+    /// Its socket's other end.
+    pub remote: Remote,
+    /// Its `X-Module-ID`.
+    pub module: Option<Arc<str>>,
+    /// Its accept list; cut where it is long.
+    pub accepted: Arc<str>,
     /// Write credit that it has in use.
     pub credit_bytes: usize,
     /// Whether its outbox has no room, so that its devices wait.
@@ -76,20 +83,8 @@ pub struct DriverRow {
 pub struct DeviceRow {
     /// Its id on its port.
     pub id: u64,
-    /// Its port.
-    pub port: PortId,
-    /// The other end of its socket.
-    pub remote: SocketAddr,
-    /// When it connected.
-    pub since_s: u32,
-    /// When it last sent anything.
-    pub seen_s: u32,
-    /// Bytes that it has sent.
-    pub received_bytes: u64,
-    /// Bytes that the kernel has taken for it.
-    pub written_bytes: u64,
-    /// Bytes of drivers that wait for it.
-    pub backlog_bytes: usize,
+    /// Its socket's other end.
+    pub remote: Remote,
 }
 
 /// A refusal.
@@ -119,18 +114,36 @@ impl FlapRow {
 
 /// What filters and orders want to know of a row.
 pub trait Row {
-    /// Its port, where it has one.
-    fn port(&self) -> Option<PortId>;
     /// What it is told from others by; an id stands in the lower 64 bits.
     fn identity(&self) -> u128;
-    /// Its remote's address.
-    fn ip(&self) -> Option<IpAddr>;
-    /// When it was last heard of.
-    fn seen_s(&self) -> u32;
-    /// Bytes that wait for it.
-    fn backlog_bytes(&self) -> usize;
+
     /// Its value in an order of its kind.
     fn value(&self, order: Order) -> u128;
+
+    /// The other end that it is about, where it is about one; the answers below are then that one's.
+    fn remote(&self) -> Option<&Remote> {
+        None
+    }
+
+    /// Its port, where it has one.
+    fn port(&self) -> Option<PortId> {
+        Some(self.remote()?.port)
+    }
+
+    /// Its remote's address.
+    fn ip(&self) -> Option<IpAddr> {
+        Some(self.remote()?.address.ip())
+    }
+
+    /// When it was last heard of.
+    fn seen_s(&self) -> u32 {
+        self.remote().map_or(0, |remote| remote.seen_s)
+    }
+
+    /// Bytes that wait for it.
+    fn backlog_bytes(&self) -> usize {
+        self.remote().map_or(0, |remote| remote.backlog_bytes)
+    }
 }
 
 /// A row of any kind.
@@ -183,25 +196,24 @@ fn address_value(ip: IpAddr) -> u128 {
     }
 }
 
-impl Row for PortRow {
-    fn port(&self) -> Option<PortId> {
-        Some(self.port)
+impl Remote {
+    /// Its value in an order that is about it; 0 in another.
+    fn value(&self, order: Order) -> u128 {
+        match order {
+            Order::Address => address_value(self.address.ip()),
+            Order::Since => self.since_s.into(),
+            Order::LastSeen => self.seen_s.into(),
+            Order::BytesReceived => self.received_bytes.into(),
+            Order::BytesWritten => self.written_bytes.into(),
+            Order::Backlog => self.backlog_bytes as u128,
+            Order::Identity | Order::Credit | Order::Drivers | Order::Devices => 0,
+        }
     }
+}
 
+impl Row for PortRow {
     fn identity(&self) -> u128 {
         port_value(self.port)
-    }
-
-    fn ip(&self) -> Option<IpAddr> {
-        None
-    }
-
-    fn seen_s(&self) -> u32 {
-        self.since_s
-    }
-
-    fn backlog_bytes(&self) -> usize {
-        self.backlog_bytes
     }
 
     fn value(&self, order: Order) -> u128 {
@@ -215,74 +227,48 @@ impl Row for PortRow {
             Order::Identity | Order::Address | Order::LastSeen | Order::Credit => 0,
         }
     }
-}
 
-impl Row for DriverRow {
     fn port(&self) -> Option<PortId> {
         Some(self.port)
     }
 
+    fn seen_s(&self) -> u32 {
+        self.since_s
+    }
+
+    fn backlog_bytes(&self) -> usize {
+        self.backlog_bytes
+    }
+}
+
+impl Row for DriverRow {
     fn identity(&self) -> u128 {
         self.id.into()
     }
 
-    fn ip(&self) -> Option<IpAddr> {
-        Some(self.remote.ip())
-    }
-
-    fn seen_s(&self) -> u32 {
-        self.seen_s
-    }
-
-    fn backlog_bytes(&self) -> usize {
-        self.backlog_bytes
-    }
-
     fn value(&self, order: Order) -> u128 {
         match order {
-            Order::Address => address_value(self.remote.ip()),
-            Order::Since => self.since_s.into(),
-            Order::LastSeen => self.seen_s.into(),
-            Order::BytesReceived => self.received_bytes.into(),
-            Order::BytesWritten => self.written_bytes.into(),
-            Order::Backlog => self.backlog_bytes as u128,
             Order::Credit => self.credit_bytes as u128,
-            Order::Identity | Order::Drivers | Order::Devices => 0,
+            order => self.remote.value(order),
         }
+    }
+
+    fn remote(&self) -> Option<&Remote> {
+        Some(&self.remote)
     }
 }
 
 impl Row for DeviceRow {
-    fn port(&self) -> Option<PortId> {
-        Some(self.port)
-    }
-
     fn identity(&self) -> u128 {
-        port_value(self.port) << 64 | u128::from(self.id)
-    }
-
-    fn ip(&self) -> Option<IpAddr> {
-        Some(self.remote.ip())
-    }
-
-    fn seen_s(&self) -> u32 {
-        self.seen_s
-    }
-
-    fn backlog_bytes(&self) -> usize {
-        self.backlog_bytes
+        port_value(self.remote.port) << 64 | u128::from(self.id)
     }
 
     fn value(&self, order: Order) -> u128 {
-        match order {
-            Order::Address => address_value(self.remote.ip()),
-            Order::Since => self.since_s.into(),
-            Order::LastSeen => self.seen_s.into(),
-            Order::BytesReceived => self.received_bytes.into(),
-            Order::BytesWritten => self.written_bytes.into(),
-            Order::Backlog => self.backlog_bytes as u128,
-            Order::Identity | Order::Credit | Order::Drivers | Order::Devices => 0,
-        }
+        self.remote.value(order)
+    }
+
+    fn remote(&self) -> Option<&Remote> {
+        Some(&self.remote)
     }
 }
 
@@ -304,10 +290,6 @@ impl Row for RefusalRow {
         u32::try_from(self.refusal.at.as_secs()).unwrap_or(u32::MAX)
     }
 
-    fn backlog_bytes(&self) -> usize {
-        0
-    }
-
     fn value(&self, order: Order) -> u128 {
         match order {
             Order::LastSeen => self.refusal.at.as_nanos(),
@@ -318,10 +300,6 @@ impl Row for RefusalRow {
 }
 
 impl Row for FlapRow {
-    fn port(&self) -> Option<PortId> {
-        None
-    }
-
     fn identity(&self) -> u128 {
         match self.ip {
             IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
@@ -335,10 +313,6 @@ impl Row for FlapRow {
 
     fn seen_s(&self) -> u32 {
         u32::try_from(self.flap.since.as_secs()).unwrap_or(u32::MAX)
-    }
-
-    fn backlog_bytes(&self) -> usize {
-        0
     }
 
     fn value(&self, order: Order) -> u128 {

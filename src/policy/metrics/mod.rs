@@ -41,6 +41,8 @@ pub struct ProcessCount {
     pub sessions: usize,
     /// Places of taps that are taken.
     pub taps: usize,
+    /// What sources of devices have.
+    pub sources: SourceCount,
     /// Memory that sessions and long request heads have reserved.
     pub session_memory_bytes: usize,
     /// When the first certificate of the API expires, in seconds since 1970; `None` without TLS.
@@ -51,6 +53,15 @@ pub struct ProcessCount {
     pub reloads: ReloadCount,
     /// What the kernel says of it; `None` where it does not.
     pub kernel: Option<KernelCount>,
+}
+
+/// What sources of devices have, where they are limited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SourceCount {
+    /// TCP devices of the source that has most, on ports that count them.
+    pub devices_most: usize,
+    /// Sources that are refused for a while.
+    pub refused: usize,
 }
 
 /// What the kernel says of the process.
@@ -82,6 +93,7 @@ impl Metrics {
     pub fn write(&mut self, shards: &[ShardCount], process: &ProcessCount, limits: &Limits, build: [&str; 2]) {
         self.write_process(process, build);
         self.write_transports(shards);
+        self.write_places(process, limits);
         self.write_limits(shards, process, limits);
         self.write_counts(shards);
         self.write_shards(shards);
@@ -177,9 +189,7 @@ impl Metrics {
         }
     }
 
-    fn write_limits(&mut self, shards: &[ShardCount], process: &ProcessCount, limits: &Limits) {
-        let sum = |amount: fn(&ShardCount) -> usize| shards.iter().map(amount).sum::<usize>() as f64;
-        let outbox = sum(|shard| shard.backlog_bytes + shard.ports.iter().map(|port| port.outbox_bytes).sum::<usize>());
+    fn write_places(&mut self, process: &ProcessCount, limits: &Limits) {
         for (name, help, value) in [
             ("dispatch_port_slots", "Places of ports that are taken.", process.ports as f64),
             ("dispatch_port_slots_limit", "Places of ports (--ports-max).", limit(limits.ports_max as u64)),
@@ -200,15 +210,34 @@ impl Metrics {
                 limit(limits.devices_per_port_max as u64),
             ),
             (
+                "dispatch_device_slots_per_source",
+                "TCP devices of the source that has most; 0 where their number is not limited, and has not been.",
+                process.sources.devices_most as f64,
+            ),
+            (
                 "dispatch_device_slots_per_source_limit",
                 "TCP devices that one source may have (--devices-per-source-max).",
                 limit(limits.devices_per_source_max as u64),
+            ),
+            (
+                "dispatch_sources_refused",
+                "Sources that are refused for a while, as they connected too often.",
+                process.sources.refused as f64,
             ),
             (
                 "dispatch_source_connects_per_second_limit",
                 "How often one source may connect (--source-connects-per-second-max).",
                 limit(limits.source_connects_per_second_max as u64),
             ),
+        ] {
+            self.gauge(name, help, value);
+        }
+    }
+
+    fn write_limits(&mut self, shards: &[ShardCount], process: &ProcessCount, limits: &Limits) {
+        let sum = |amount: fn(&ShardCount) -> usize| shards.iter().map(amount).sum::<usize>() as f64;
+        let outbox = sum(|shard| shard.backlog_bytes + shard.ports.iter().map(|port| port.outbox_bytes).sum::<usize>());
+        for (name, help, value) in [
             ("dispatch_handshakes", "Connections to the API that have not joined.", sum(|shard| shard.handshakes)),
             (
                 "dispatch_handshakes_limit",

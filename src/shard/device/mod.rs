@@ -18,7 +18,7 @@ pub use writing::{send_unsent, watch_under_way};
 
 use crate::policy::counts::Count;
 use crate::policy::ending::DeviceEnd;
-use crate::policy::listing::DeviceRow;
+use crate::policy::listing::{DeviceRow, Remote};
 use crate::policy::port_id::PortId;
 use crate::policy::roster::{Audience, SessionId};
 use crate::protocol::message::{DeviceName, ToDriver};
@@ -64,6 +64,10 @@ pub struct Device {
 /// leaves; with 16 bytes more an idle device cost 91 more (seen).
 const DEVICE_BYTES_MAX: usize = 88;
 const _: () = assert!(size_of::<Device>() <= DEVICE_BYTES_MAX);
+
+/// What a device takes at most beside the buffers of what waits: an idle one 603 bytes in all (seen), and one that is
+/// being written to a queue and a second task as well.
+pub const RESIDENT_BYTES_MAX: usize = 2 << 10;
 
 /// Bytes of a device, and the drivers that had no room for them.
 type Waiting = (Vec<u8>, Vec<Rc<Subscription>>);
@@ -123,16 +127,16 @@ impl Device {
 
     /// As a list shows it.
     pub fn row(&self) -> DeviceRow {
-        DeviceRow {
-            id: self.id,
+        let remote = Remote {
             port: self.ledger.port,
-            remote: SocketAddr::new(self.source(), self.remote_port),
+            address: SocketAddr::new(self.source(), self.remote_port),
             since_s: self.since_s,
             seen_s: self.seen_s.get(),
             received_bytes: self.received_bytes.get(),
             written_bytes: self.written_bytes.get(),
             backlog_bytes: self.queue.borrow().as_ref().map_or(0, |queue| queue.bytes()),
-        }
+        };
+        DeviceRow { id: self.id, remote }
     }
 
     /// When it ends by itself if nothing comes or goes meanwhile, in seconds since the start, and how; `None` where its

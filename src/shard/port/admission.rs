@@ -2,7 +2,8 @@
 //!
 //! **Invariants.** The checks run in one order: a driver accepts the source, the source does not flap, its old connection
 //! has made way where it is to, the port has room, the source has room. Who is refused used no id and holds nothing. Where
-//! devices speak TLS, the first two come before the handshake, and the others after it.
+//! devices speak TLS, all but the third come before the handshake, so that it is not computed in vain; whether there is
+//! room is asked again after it, as others may have been quicker.
 //! **Not here.** Accepting (`accept`), the handshake (`device::entering`), and how a source is judged (`policy::origins`).
 
 use super::{Port, replacing};
@@ -56,9 +57,27 @@ impl Port {
         match &self.ledger.secured {
             None => self.enter(arrival),
             Some(secured) => {
+                if let Err(refusal) = self.has_room(source) {
+                    return self.refuse(source, refusal);
+                }
                 ring::spawn(device::shake_hands(Rc::downgrade(self), secured.clone(), arrival));
             }
         }
+    }
+
+    /// Whether a device of this source would be let in at this moment.
+    fn has_room(&self, source: IpAddr) -> Result<(), DeviceRefusal> {
+        // Its source's old device goes first, and makes room for it.
+        if self.replacing.makes_way(source) {
+            return Ok(());
+        }
+        self.port_has_room()?;
+        if self.ledger.counts_sources() { self.resources().shared.gate.has_room(source) } else { Ok(()) }
+    }
+
+    fn port_has_room(&self) -> Result<(), DeviceRefusal> {
+        let has_room = self.devices.borrow().len() < self.resources().limits().devices_per_port_max;
+        if has_room { Ok(()) } else { Err(DeviceRefusal::Limit) }
     }
 
     /// Lets a device in, after its handshake where its port has one.
@@ -74,16 +93,12 @@ impl Port {
     pub(super) fn let_in(self: &Rc<Self>, arrival: Arrival) -> Option<Rc<Device>> {
         let Arrival { stream, remote, slot, first, cipher } = arrival;
         let source = remote.ip();
-        let limits = self.resources().limits();
         if self.draining.get() {
             return None;
         }
-        if self.devices.borrow().len() >= limits.devices_per_port_max {
-            self.refuse(source, DeviceRefusal::Limit);
-            return None;
-        }
         let gate = self.ledger.counts_sources().then_some(&self.resources().shared.gate);
-        if let Some(Err(refusal)) = gate.map(|gate| gate.enters(source)) {
+        let enters = || gate.map_or(Ok(()), |gate| gate.enters(source));
+        if let Err(refusal) = self.port_has_room().and_then(|()| enters()) {
             self.refuse(source, refusal);
             return None;
         }

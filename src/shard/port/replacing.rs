@@ -44,6 +44,11 @@ impl Replacing {
         self.is_on.get()
     }
 
+    /// Whether a new connection of this source has a device to take the place of.
+    pub fn makes_way(&self, source: IpAddr) -> bool {
+        self.is_on.get() && self.devices.borrow().contains_key(&source)
+    }
+
     /// From here on new connections take the places of the last of these devices of their sources.
     pub fn begin<'a>(&self, devices: impl Iterator<Item = &'a Rc<Device>>) {
         if !self.is_on.replace(true) {

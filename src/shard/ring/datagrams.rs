@@ -121,7 +121,7 @@ impl Datagrams {
 impl Default for DatagramBatch {
     fn default() -> Self {
         DatagramBatch {
-            buffers: vec![0; BATCH_DATAGRAMS * DATAGRAM_BYTES],
+            buffers: vec![0; DatagramBatch::BYTES],
             addresses: (0..BATCH_DATAGRAMS).map(|_| SockAddrStorage::zeroed()).collect(),
             slices: Vec::with_capacity(BATCH_DATAGRAMS),
             heads: Vec::with_capacity(BATCH_DATAGRAMS),
@@ -130,6 +130,9 @@ impl Default for DatagramBatch {
 }
 
 impl DatagramBatch {
+    /// What one takes.
+    pub const BYTES: usize = BATCH_DATAGRAMS * DATAGRAM_BYTES;
+
     /// Takes what waits in the socket, a batch at most, and hands each datagram and its sender to `each`.
     ///
     /// # Errors

@@ -100,6 +100,11 @@ impl Manager {
         self.stored.borrow().iter().map(|(name, _)| name.clone()).collect()
     }
 
+    /// Adds a socket of a .socket unit to what is handed over.
+    pub fn listens(&self, name: &str, socket: OwnedFd) {
+        self.stored.borrow_mut().push((name.to_owned(), socket));
+    }
+
     /// Hands what is in the store to a daemon that tells this manager.
     pub fn hand_stored(&mut self, setup: Setup) -> Setup {
         let names = self.stored().join(":");
