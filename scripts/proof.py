@@ -19,15 +19,15 @@ def ok(what):
     print(f"ok  {what}", flush=True)
 
 
-def eventually(what, probe):
-    """The first value of `probe` that is true."""
+def eventually(what, probe, seen=lambda: ""):
+    """The first value of `probe` that is true; where none comes, `seen` says what was there instead."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         found = probe()
         if found:
             return found
         time.sleep(0.05)
-    fail(f"within {PATIENCE_S} s: {what}")
+    fail(f"within {PATIENCE_S} s: {what}{seen()}")
 
 
 class Process:
@@ -52,7 +52,7 @@ class Process:
                 fail(f"{what}: ended with {self.process.returncode}\n{''.join(self.lines[-30:])}")
             return line
 
-        line = eventually(f"{what}; last lines: {self.lines[-3:]}", probe)
+        line = eventually(what, probe, lambda: f"; last lines: {self.lines[-3:]}")
         self.lines.remove(line)
         return line
 

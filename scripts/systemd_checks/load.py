@@ -49,7 +49,7 @@ class Load:
         def more():
             return all(self.counts[kind] >= before[kind] + 20 for kind in ("requests", "devices", "words"))
 
-        eventually(f"the load goes on: {self.counts}, {self.faults[:3]}", more)
+        eventually("the load goes on", more, lambda: f": {self.summary()}, {self.faults[:3]}")
 
     def repeat(self, turn):
         while not self.done.is_set():

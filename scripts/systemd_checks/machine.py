@@ -24,6 +24,8 @@ LEASH = ["setpriv", "--pdeathsig", "TERM"]
 class Machine:
     def __init__(self, root):
         self.root = Path(root)
+        # An installation has it, debootstrap does not.
+        self.write("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n")
         self.groups = ControlGroup()
         namespaces = ["--pid", "--fork", "--kill-child", "--mount", "--cgroup", "--uts", "--ipc"]
         self.keeper = subprocess.Popen(
