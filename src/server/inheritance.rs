@@ -23,8 +23,6 @@ pub(super) struct Inheritance {
     sockets: Inherited,
     /// The daemon that is taken over.
     taken: Option<Taken>,
-    /// Whether the service manager had them.
-    was_stored: bool,
     /// Where the next daemon finds this one.
     meeting: Option<Meeting>,
 }
@@ -32,18 +30,17 @@ pub(super) struct Inheritance {
 impl Inheritance {
     /// Takes what there is.
     pub(super) fn take(config: &Config) -> Result<Self, StartError> {
-        let handed = handed::inherited(config.tls.as_ref().map(|tls| tls.address.port()))?;
+        let handed = handed::inherited(config.api_address, config.tls.as_ref().map(|tls| tls.address))?;
         let (Switch::On, Some(path)) = (config.upgrades.takeover, &config.upgrades.socket) else {
-            let was_stored = !(handed.api.is_empty() && handed.tls.is_empty() && handed.ports.is_empty());
-            return Ok(Inheritance { sockets: handed, taken: None, was_stored, meeting: None });
+            return Ok(Inheritance { sockets: handed, taken: None, meeting: None });
         };
         let mut taken = takeover::take(path)?;
         let sockets = std::mem::take(&mut taken.sockets);
-        Ok(Inheritance { sockets, taken: Some(taken), was_stored: false, meeting: None })
+        Ok(Inheritance { sockets, taken: Some(taken), meeting: None })
     }
 
     /// The API's listeners, of each shard: those that were inherited, else our own. Where the first are, is where the API
-    /// is, whatever the settings say.
+    /// is, whatever the settings say: those of a .socket unit or of the daemon that is taken over may be elsewhere.
     pub(super) fn api_listeners(&mut self, config: &mut Config) -> Result<Vec<Vec<(Socket, Entrance)>>, StartError> {
         let (plain, tls) = (std::mem::take(&mut self.sockets.api), std::mem::take(&mut self.sockets.tls));
         let mut listeners: Vec<Vec<(Socket, Entrance)>> = (0..config.shards).map(|_| Vec::new()).collect();
@@ -94,7 +91,7 @@ impl Inheritance {
             Some(taken) => taken.finish(peers).await?,
             None => peers.resume().await,
         }
-        if self.was_stored {
+        if self.sockets.was_stored {
             service.unstore();
         }
         let Some(meeting) = self.meeting else { return Ok(()) };

@@ -2,10 +2,11 @@
 //! earlier daemon left in its store.
 //!
 //! **Invariants.** As the API's are taken listening TCP sockets alone, all on one port, or on that of TLS; each socket once,
-//! though it may be both the unit's and in the store.
+//! though it may be both the unit's and in the store. The unit's go before those of the store, which are taken only where
+//! the settings still have the API.
 //! **Not here.** Taking the descriptors over (`shard::ring`), and leaving them in the store (`service`).
 
-use super::{STORED_PORT, STORED_TLS};
+use super::{STORED_API, STORED_PORT, STORED_TLS};
 use crate::shard::handover::Handed;
 use crate::shard::ring;
 use rustix::net::sockopt::socket_cookie;
@@ -23,6 +24,8 @@ pub struct Inherited {
     pub tls: Vec<Socket>,
     /// Sockets of device ports.
     pub ports: Vec<Handed>,
+    /// Whether the manager's store has had some, and has them still, taken or not.
+    pub was_stored: bool,
 }
 
 /// Why what was handed over is not taken.
@@ -44,35 +47,51 @@ pub enum HandedError {
     Ports(SocketAddr, SocketAddr),
 }
 
-/// What was handed over, where TLS is spoken on `tls_port`, if on any. To be asked once, before anything else is opened.
+/// What was handed over, where the settings have the API at `api`, and with TLS at `tls`, if at all. To be asked once,
+/// before anything else is opened.
 ///
 /// # Errors
 /// Why one of them is not taken.
-pub fn inherited(tls_port: Option<u16>) -> Result<Inherited, HandedError> {
+pub fn inherited(api: SocketAddr, tls: Option<SocketAddr>) -> Result<Inherited, HandedError> {
     let handed = ring::handed_over().map_err(HandedError::Descriptors)?;
-    let (mut inherited, mut known) = (Inherited::default(), HashSet::new());
+    let (mut units, mut stored, mut known) = (Inherited::default(), Inherited::default(), HashSet::new());
     let mut first: Option<SocketAddr> = None;
     for (name, socket) in handed {
+        let is_stored = [STORED_API, STORED_TLS, STORED_PORT].contains(&&*name);
+        units.was_stored |= is_stored;
         if socket_cookie(&socket).is_ok_and(|cookie| !known.insert(cookie)) {
             continue;
         }
         if name == STORED_PORT {
-            inherited.ports.push(Handed::of_port(socket).ok_or(HandedError::NoListener { name })?);
+            units.ports.push(Handed::of_port(socket).ok_or(HandedError::NoListener { name })?);
             continue;
         }
-        let is_stored_tls = name == STORED_TLS;
         let address = listening_on(&socket).ok_or(HandedError::NoListener { name })?;
-        if is_stored_tls || tls_port == Some(address.port()) {
-            inherited.tls.push(socket);
+        if is_stored {
+            // Elsewhere than the settings say, it is closed.
+            if address == api {
+                stored.api.push(socket);
+            } else if Some(address) == tls {
+                stored.tls.push(socket);
+            }
+            continue;
+        }
+        if tls.is_some_and(|tls| tls.port() == address.port()) {
+            units.tls.push(socket);
             continue;
         }
         let first = *first.get_or_insert(address);
         if first.port() != address.port() {
             return Err(HandedError::Ports(first, address));
         }
-        inherited.api.push(socket);
+        units.api.push(socket);
     }
-    Ok(inherited)
+    for (unit, stored) in [(&mut units.api, stored.api), (&mut units.tls, stored.tls)] {
+        if unit.is_empty() {
+            *unit = stored;
+        }
+    }
+    Ok(units)
 }
 
 /// Where a socket listens for TCP; `None` where it is another.

@@ -26,12 +26,12 @@ const LOOKS: u32 = 4;
 /// It is not looked more often than this, however short that time is: a shard tells four beats a second.
 const LOOK_PAUSE_MIN: Duration = Duration::from_millis(50);
 
-/// The name in the manager's store of the API's listeners.
-const STORED_API: &str = "api";
+/// The name in the manager's store of the API's listeners; no .socket unit has it.
+const STORED_API: &str = "stored-api";
 /// The same of those with TLS.
-const STORED_TLS: &str = "api-tls";
+const STORED_TLS: &str = "stored-tls";
 /// The name there of device ports' sockets.
-const STORED_PORT: &str = "port";
+const STORED_PORT: &str = "stored-port";
 /// Descriptors of one notice; the kernel takes no more (SCM_MAX_FD).
 const STORED_BATCH: usize = 253;
 /// How long a stop waits for the manager to take the sockets.

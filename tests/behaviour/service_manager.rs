@@ -16,6 +16,7 @@ scenarios! {
     readiness_needs_no_token_and_is_200_while_the_daemon_serves,
     a_listener_that_is_handed_over_is_served_and_outlives_the_daemon,
     every_listener_that_is_handed_over_is_served,
+    a_restart_serves_where_the_settings_say_and_not_where_the_store_listens,
     what_is_handed_over_and_is_no_listener_is_one_line_and_a_failure,
     what_is_handed_over_to_another_process_is_left_alone,
 }
@@ -48,7 +49,7 @@ fn a_manager_is_told_that_the_daemon_is_ready_and_that_it_stops(shards: usize) {
     manager.until("STOPPING=1");
     assert_eq!(daemon.exit_within(Duration::from_secs(10)).code(), Some(0));
     manager.take_notices();
-    assert_eq!(manager.stored(), vec!["api"; shards], "what the next daemon may need, and nothing else");
+    assert_eq!(manager.stored(), vec!["stored-api"; shards], "what the next daemon may need, and nothing else");
 }
 
 fn the_watchdog_is_fed_from_the_start_and_while_the_daemon_serves(shards: usize) {
@@ -117,6 +118,22 @@ fn every_listener_that_is_handed_over_is_served(shards: usize) {
             assert_served(Connection::open((host.parse::<Ipv4Addr>().unwrap(), port).into()));
         }
     }
+    daemon.assert_drains();
+}
+
+fn a_restart_serves_where_the_settings_say_and_not_where_the_store_listens(shards: usize) {
+    let (mut manager, before, after) = (Manager::new(), free_port(), free_port());
+    let mut daemon = manager.watch(Setup::new(shards).api_port(before)).start();
+    manager.until("READY=1");
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.exit_within(Duration::from_secs(10)).code(), Some(0));
+    manager.take_notices();
+    let daemon = manager.hand_stored(Setup::new(shards).api_port(after)).start();
+    manager.until("READY=1");
+    assert_eq!(daemon.api().port(), after);
+    assert_served(Connection::open(daemon.api()));
+    assert!(manager.stored().is_empty(), "it still listens at {before}");
+    eventually("nobody listens there any more", || TcpStream::connect(("127.0.0.1", before)).err());
     daemon.assert_drains();
 }
 

@@ -279,7 +279,7 @@ fn the_sockets_are_left_with_the_manager_for_the_next_daemon(shards: usize) {
     goodbye(&mut receiver);
     assert_eq!(old.exit_within(LONG).code(), Some(0));
     manager.take_notices();
-    assert_eq!(manager.stored(), [vec!["api"; shards], vec!["port"; 2]].concat());
+    assert_eq!(manager.stored(), [vec!["stored-api"; shards], vec!["stored-port"; 2]].concat());
     // Nobody listens, and nobody is refused.
     let mut device = Device::connect("127.0.0.1", tcp);
     let sender = Datagrams::bind("127.0.0.1");

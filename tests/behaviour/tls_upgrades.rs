@@ -70,7 +70,10 @@ fn a_listener_with_tls_is_left_with_the_manager_by_a_name_of_its_own(shards: usi
     goodbye(driver);
     assert_eq!(old.exit_within(LONG).code(), Some(0));
     manager.take_notices();
-    assert_eq!(manager.stored(), [vec!["api"; shards], vec!["api-tls"; shards], vec!["port"]].concat());
+    assert_eq!(
+        manager.stored(),
+        [vec!["stored-api"; shards], vec!["stored-tls"; shards], vec!["stored-port"]].concat()
+    );
     let waiting = connect(ports.1);
     let new = manager.hand_stored(setup(&authority, shards % 3 + 1, ports)).start();
     drop(assert_serves(&authority, ports.1));
