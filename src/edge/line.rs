@@ -49,7 +49,8 @@ impl Line {
         self.send_sealed(self.cipher.seal(Bytes::from(out)), resources).await
     }
 
-    /// Ends the line: says so, shuts this side down, and waits a little for the other end to do the same.
+    /// Ends the line: says so, or what is wrong with the other end's TLS, shuts this side down, and waits a little for the
+    /// other end to do the same.
     pub async fn end(&self, resources: &Resources) {
         let farewell = self.cipher.farewell();
         if farewell.is_empty() || self.send_sealed(farewell, resources).await {

@@ -5,7 +5,7 @@
 //! **Not here.** The socket (`ring`), and the handshake (`tls`).
 
 use bytes::Bytes;
-use rustls::{HandshakeKind, ServerConnection};
+use rustls::{HandshakeKind, IoState, ServerConnection};
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
@@ -29,8 +29,17 @@ pub enum Cipher {
 pub struct Opened<'a> {
     /// They; none where a record has not come whole.
     pub data: Cow<'a, [u8]>,
+    /// Why nothing follows them, if so.
+    pub last: Option<Last>,
+}
+
+/// What stands behind the last bytes that are opened.
+#[derive(Debug)]
+pub enum Last {
     /// The other end has said in TLS that nothing follows.
-    pub has_ended: bool,
+    Farewell,
+    /// The other end does not speak TLS, or not as was agreed. [`pending`](Cipher::pending) has the alert that says so.
+    Fault(io::Error),
 }
 
 impl Cipher {
@@ -41,15 +50,12 @@ impl Cipher {
         Cipher::Tls(Box::new(RefCell::new(connection)))
     }
 
-    /// Opens bytes that were received.
-    ///
-    /// # Errors
-    /// `InvalidData`, and why: the other end does not speak TLS, or not as was agreed. Every later call has the same
-    /// answer; [`pending`](Self::pending) has the alert that says so.
+    /// Opens bytes that were received. What stands behind the last of them stands behind those of every later call, also
+    /// one without bytes.
     #[inline]
-    pub fn open<'a>(&self, bytes: &'a [u8]) -> io::Result<Opened<'a>> {
+    pub fn open<'a>(&self, bytes: &'a [u8]) -> Opened<'a> {
         match self {
-            Cipher::Plain => Ok(Opened { data: Cow::Borrowed(bytes), has_ended: false }),
+            Cipher::Plain => Opened { data: Cow::Borrowed(bytes), last: None },
             Cipher::Tls(connection) => open(&mut connection.borrow_mut(), bytes),
         }
     }
@@ -79,7 +85,7 @@ impl Cipher {
         }
     }
 
-    /// The last bytes, which say that nothing follows; none where TLS has failed, or is not spoken.
+    /// The last bytes, which say that nothing follows, or the alert where TLS has failed; none where it is not spoken.
     pub fn farewell(&self) -> Bytes {
         match self {
             Cipher::Plain => Bytes::new(),
@@ -115,21 +121,34 @@ impl Cipher {
     }
 }
 
-fn open<'a>(connection: &mut ServerConnection, bytes: &[u8]) -> io::Result<Opened<'a>> {
+fn open<'a>(connection: &mut ServerConnection, bytes: &[u8]) -> Opened<'a> {
     let mut rest = bytes;
     let mut data = Vec::new();
-    loop {
-        // What was read is taken out below, so there is room for a part of the rest at least.
-        let has_read = !rest.is_empty() && connection.read_tls(&mut rest)? > 0;
-        let state =
-            connection.process_new_packets().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        let start = data.len();
-        data.resize(start + state.plaintext_bytes_to_read(), 0);
-        connection.reader().read_exact(&mut data[start..])?;
-        if rest.is_empty() || !has_read {
-            return Ok(Opened { data: Cow::Owned(data), has_ended: state.peer_has_closed() });
+    let last = loop {
+        match open_some(connection, &mut rest, &mut data) {
+            Ok(state) if state.peer_has_closed() => break Some(Last::Farewell),
+            Ok(_) if rest.is_empty() => break None,
+            Ok(_) => {}
+            Err(error) => {
+                // What came before the fault is whole. This ends with an error, as no end was said.
+                let _ = connection.reader().read_to_end(&mut data);
+                break Some(Last::Fault(error));
+            }
         }
+    };
+    Opened { data: Cow::Owned(data), last }
+}
+
+fn open_some(connection: &mut ServerConnection, rest: &mut &[u8], data: &mut Vec<u8>) -> io::Result<IoState> {
+    // What was read before was taken out, so there is room for a part of the rest at least.
+    if !rest.is_empty() && connection.read_tls(rest)? == 0 {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a record that is too long"));
     }
+    let state = connection.process_new_packets().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    let start = data.len();
+    data.resize(start + state.plaintext_bytes_to_read(), 0);
+    connection.reader().read_exact(&mut data[start..])?;
+    Ok(state)
 }
 
 fn seal(connection: &mut ServerConnection, bytes: &[u8]) -> Bytes {

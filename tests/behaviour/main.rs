@@ -36,6 +36,7 @@ mod tcp_many;
 mod tcp_sharing;
 mod tls;
 mod tls_devices;
+mod tls_endings;
 mod tls_handshakes;
 mod tls_proxied;
 mod tls_settings;

@@ -53,7 +53,7 @@ fn join(daemon: &Daemon, port: u16, more: Parameters) -> Driver {
 }
 
 /// Joins with a key that costs little to make and to sign with.
-fn join_with_key(daemon: &Daemon, port: u16) -> Driver {
+pub fn join_with_key(daemon: &Daemon, port: u16) -> Driver {
     static KEY: OnceLock<String> = OnceLock::new();
     join(daemon, port, &[("private_key", KEY.get_or_init(|| Authority::new().issue(10).key))])
 }
