@@ -10,8 +10,12 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
 
+/// What is sealed at once: more would take time from others, and memory for what is sealed beside what is not.
+pub const PIECE_BYTES_MAX: usize = 64 << 10;
 /// What may be held of a record that has come in part, and comes out with its last byte.
 const RECORD_BYTES_MAX: usize = 18 << 10;
+/// The data of one record (RFC 8446 section 5.1).
+const RECORD_DATA_BYTES_MAX: usize = 16 << 10;
 /// What a TLS session is by itself, keys and all.
 const STATE_BYTES: usize = 8 << 10;
 
@@ -81,7 +85,7 @@ impl Cipher {
     pub fn pending(&self) -> Bytes {
         match self {
             Cipher::Plain => Bytes::new(),
-            Cipher::Tls(connection) => take_sealed(&mut connection.borrow_mut(), 0),
+            Cipher::Tls(connection) => pending(&mut connection.borrow_mut()),
         }
     }
 
@@ -92,7 +96,7 @@ impl Cipher {
             Cipher::Tls(connection) => {
                 let mut connection = connection.borrow_mut();
                 connection.send_close_notify();
-                take_sealed(&mut connection, 0)
+                pending(&mut connection)
             }
         }
     }
@@ -152,17 +156,25 @@ fn open_some(connection: &mut ServerConnection, rest: &mut &[u8], data: &mut Vec
 }
 
 fn seal(connection: &mut ServerConnection, bytes: &[u8]) -> Bytes {
-    // It takes everything, as its buffers have no limit of their own.
-    let _ = connection.writer().write_all(bytes);
-    /// More than TLS adds to a record of 16 KiB.
+    /// More than TLS adds to a record.
     const ADDED_BYTES_MAX: usize = 64;
-    take_sealed(connection, bytes.len() + (bytes.len() / (16 << 10) + 1) * ADDED_BYTES_MAX)
+    let mut sealed = Vec::with_capacity(bytes.len() + (bytes.len() / RECORD_DATA_BYTES_MAX + 1) * ADDED_BYTES_MAX);
+    for piece in bytes.chunks(PIECE_BYTES_MAX) {
+        // It takes everything, as its buffers have no limit of their own.
+        let _ = connection.writer().write_all(piece);
+        take_sealed(connection, &mut sealed);
+    }
+    sealed.into()
 }
 
-/// What is ready to be sent, about `expected_bytes`.
-fn take_sealed(connection: &mut ServerConnection, expected_bytes: usize) -> Bytes {
-    let mut sealed = Vec::with_capacity(expected_bytes);
-    // A vector takes every write.
-    while connection.wants_write() && connection.write_tls(&mut sealed).is_ok() {}
+fn pending(connection: &mut ServerConnection) -> Bytes {
+    let mut sealed = Vec::new();
+    take_sealed(connection, &mut sealed);
     sealed.into()
+}
+
+/// Adds what is ready to be sent.
+fn take_sealed(connection: &mut ServerConnection, sealed: &mut Vec<u8>) {
+    // A vector takes every write.
+    while connection.wants_write() && connection.write_tls(sealed).is_ok() {}
 }

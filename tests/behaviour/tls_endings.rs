@@ -1,4 +1,5 @@
-//! Proves that what was said before TLS ends arrives, however soon that is, in good order or by a fault.
+//! Proves that what was said before TLS ends arrives, however soon that is, in good order or by a fault; and that a large
+//! write to a device with TLS is there once.
 
 use std::io::{Error, Read, Write};
 use std::net::Shutdown;
@@ -8,8 +9,8 @@ use serde_json::json;
 
 use crate::harness::tls::{Authority, Client, TlsDevice, connect};
 use crate::harness::{
-    BASES, Daemon, Device, Metrics, Setup, Transport, eventually, frame, free_port, join_target, pattern, seal,
-    seal_last, write,
+    BASES, Daemon, Device, Metrics, Setup, Transport, eventually, frame, free_port, join_target, pattern,
+    resident_bytes, seal, seal_last, write,
 };
 use crate::tls_devices::join_with_key;
 
@@ -20,6 +21,7 @@ scenarios! {
     what_a_driver_wrote_before_a_fault_arrives,
     requests_that_end_their_tls_are_answered,
     a_driver_that_joins_and_writes_and_ends_its_tls_at_once_has_done_so,
+    a_large_write_to_a_device_is_there_once,
 }
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
@@ -177,6 +179,30 @@ fn a_driver_that_joins_and_writes_and_ends_its_tls_at_once_has_done_so(shards: u
             device.expect(b"the only words");
             daemon.until_statistics(&json!({"udp_listeners": {}, "tcp_listeners": {port.to_string(): 1},
                                             "tcp_clients": {port.to_string(): 1}}));
+        }
+    });
+}
+
+fn a_large_write_to_a_device_is_there_once(shards: usize) {
+    const LARGE: usize = 32 << 20;
+    Setup::new(shards).limit("message-bytes-max", LARGE + (1 << 20)).run(|daemon| {
+        let port = free_port();
+        let mut driver = join_with_key(daemon, port);
+        for version in VERSIONS {
+            let mut device = TlsDevice::with_version(port, version);
+            let addr = driver.opened();
+            let data = pattern(1, 0, LARGE);
+            let before = resident_bytes(daemon.pid());
+            driver.write(&addr, &data);
+            driver.write(&addr, b"and what follows it");
+            // It is on its way, and the most of it waits at the daemon.
+            device.expect(&data[..1]);
+            let grown = resident_bytes(daemon.pid()).saturating_sub(before);
+            assert!(grown < LARGE as u64 * 3 / 2, "{grown} bytes for a write of {LARGE}");
+            device.expect(&data[1..]);
+            device.expect(b"and what follows it");
+            drop(device);
+            driver.closed(&addr);
         }
     });
 }

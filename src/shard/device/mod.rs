@@ -285,10 +285,7 @@ impl Device {
         let end = opened.last.map(|last| match last {
             Last::Farewell => DeviceEnd::DeviceClosed,
             Last::Fault(error) => {
-                // An alert cannot stand amid what is being written.
-                if self.is_flushed() {
-                    let _ = self.stream.send_now(&secured.pending(self.id));
-                }
+                self.send_alert();
                 DeviceEnd::from_io(&error)
             }
         });
