@@ -5,7 +5,7 @@
 //! its handshake to its end.
 //! **Not here.** The handshake (`tls`), and what is in the bytes (`device`).
 
-use crate::shard::cipher::{Cipher, Last, Opened};
+use crate::shard::cipher::{Cipher, Last, Opened, SealFault};
 use crate::shard::ring::Stream;
 use crate::shard::tls::Identity;
 use bytes::Bytes;
@@ -88,8 +88,12 @@ impl SecuredPort {
     }
 
     /// Seals what is sent to a device next.
-    pub fn seal(&self, device: u64, bytes: &[u8]) -> Bytes {
-        self.cipher(device).map_or_else(Bytes::new, |cipher| cipher.seal_copy(bytes))
+    ///
+    /// # Errors
+    /// As [`Cipher::seal`].
+    pub fn seal(&self, device: u64, bytes: &[u8]) -> Result<Bytes, SealFault> {
+        let gone = || SealFault::Failed(io::ErrorKind::NotConnected.into());
+        self.cipher(device).ok_or_else(gone)?.seal_copy(bytes)
     }
 
     /// The last bytes to a device: that nothing follows.

@@ -10,6 +10,7 @@ use super::{Device, WriteQueue};
 use crate::policy::counts::Count;
 use crate::policy::ending::DeviceEnd;
 use crate::policy::roster::SessionId;
+use crate::shard::cipher::SealFault;
 use crate::shard::commands::{Action, Payload};
 use crate::shard::credit::{Paid, Returning};
 use crate::shard::resources::Resources;
@@ -128,9 +129,17 @@ impl Device {
         }
     }
 
-    /// Seals what is to be sent next, which has to be sent.
+    /// Seals what is to be sent next, which has to be sent. Where that fails what is queued is dropped: the reader has met
+    /// the same fault, unless the keys are used up, which ends the device as well as its writes.
     fn seal_next(&self, secured: &SecuredPort, queue: &mut WriteQueue, scratch: &mut Vec<u8>) -> Option<Bytes> {
-        queue.gather_piece(scratch).map(|bytes| secured.seal(self.id, bytes))
+        let sealed = secured.seal(self.id, queue.gather_piece(scratch)?);
+        if let Err(fault) = &sealed {
+            queue.clear();
+            if matches!(fault, SealFault::KeysUsedUp) && self.ending.get().is_none() {
+                self.ending.set(Some(DeviceEnd::KeysUsedUp));
+            }
+        }
+        sealed.ok()
     }
 
     /// Sends the alert that says what is wrong with the device's TLS, unless it would stand amid what is being written.
