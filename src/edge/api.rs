@@ -53,6 +53,8 @@ enum Asked {
 enum NoHead {
     /// The other end is gone, or sent nothing in time.
     Gone,
+    /// The other end has ended its TLS, in good order or by a fault.
+    Ended,
     Refused(Answer),
 }
 
@@ -111,6 +113,7 @@ impl Api {
             let turn = match self.next_request(&line, &mut bytes, waiting.as_mut()).await {
                 Ok(turn) => turn,
                 Err(NoHead::Gone) => return,
+                Err(NoHead::Ended) => return line.end(&self.resources).await,
                 Err(NoHead::Refused(answer)) => {
                     let mut out = Vec::new();
                     answer.write(&mut out, &new_request_id(), Connection::Close, Body::Sent);
@@ -209,10 +212,14 @@ impl Api {
                 return Err(NoHead::Refused(error(431, "request head over the size limit")));
             }
             unseen = bytes.len();
+            // With no bytes: what came behind those before.
+            if line.cipher.open(&[]).last.is_some() {
+                return Err(NoHead::Ended);
+            }
             match line.stream.receive(&self.resources.pool).await {
                 Ok(Receipt::Data(data)) => {
-                    let opened = line.cipher.open(&data).ok().filter(|opened| !opened.has_ended);
-                    extend(bytes, &opened.ok_or(NoHead::Gone)?.data);
+                    let opened = line.cipher.open(&data);
+                    extend(bytes, &opened.data);
                     data.wipe();
                 }
                 Ok(Receipt::Interrupted) if !bytes.is_empty() => {

@@ -17,6 +17,7 @@ use crate::policy::refusals::Refused;
 use crate::policy::roster::SessionId;
 use crate::policy::sources::Sources;
 use crate::protocol::http::{self, Answer, RequestHead};
+use crate::shard::cipher::PIECE_BYTES_MAX;
 use crate::shard::mailbox::{Join, Request};
 use crate::shard::outbox::{self, Inbox};
 use crate::shard::resources::Resources;
@@ -119,8 +120,8 @@ impl Joins {
         let joined: Result<_, JoinRefusal> = async {
             self.resources.rules().access.check(port, &sources)?;
             let place = Place::take(&self.resources, of_token.as_ref())?;
-            // What waits for a device with TLS may be there twice, sealed and not.
-            let sealed = if identity.is_some() { limits.write_window_bytes_max } else { 0 };
+            // What waits for devices with TLS may be there twice, sealed and not; of what is larger than the window, a piece.
+            let sealed = if identity.is_some() { limits.write_window_bytes_max.max(PIECE_BYTES_MAX) } else { 0 };
             let needed = sealed
                 + session_bytes_max(&limits)
                 + line.cipher.bytes_max(limits.outbox_bytes_max)

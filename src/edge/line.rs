@@ -43,13 +43,17 @@ impl Line {
         }
     }
 
-    /// Sends `out` whole, or gives up after the time that a request's head may take: then, and where the other end is
-    /// gone, false.
+    /// Sends `out` whole, or gives up after the time that a request's head may take: then, and where the other end or its
+    /// TLS is gone, false.
     pub async fn send(&self, out: Vec<u8>, resources: &Resources) -> bool {
-        self.send_sealed(self.cipher.seal(Bytes::from(out)), resources).await
+        match self.cipher.seal(Bytes::from(out)) {
+            Ok(sealed) => self.send_sealed(sealed, resources).await,
+            Err(_) => false,
+        }
     }
 
-    /// Ends the line: says so, shuts this side down, and waits a little for the other end to do the same.
+    /// Ends the line: says so, or what is wrong with the other end's TLS, shuts this side down, and waits a little for the
+    /// other end to do the same.
     pub async fn end(&self, resources: &Resources) {
         let farewell = self.cipher.farewell();
         if farewell.is_empty() || self.send_sealed(farewell, resources).await {

@@ -171,13 +171,15 @@ pub enum SessionEnd {
     Failed,
     /// The operator disconnected the driver.
     Operator,
+    /// The keys of its TLS have sealed as much as they may.
+    KeysUsedUp,
 }
 
 impl SessionEnd {
     /// The code of the daemon's close frame; `None` where none of its own is sent.
     pub fn close_code(self) -> Option<u16> {
         match self {
-            SessionEnd::DriverClosed | SessionEnd::DriverGone | SessionEnd::Io(_) => None,
+            SessionEnd::DriverClosed | SessionEnd::DriverGone | SessionEnd::Io(_) | SessionEnd::KeysUsedUp => None,
             SessionEnd::Drained => Some(1001),
             SessionEnd::Undecodable(_) | SessionEnd::Violation => Some(1002),
             SessionEnd::NotUtf8 => Some(1007),
@@ -204,11 +206,12 @@ impl SessionEnd {
             SessionEnd::Drained => "the daemon stops",
             SessionEnd::Failed => "internal error",
             SessionEnd::Operator => "disconnected by the operator",
+            SessionEnd::KeysUsedUp => "the keys of its TLS 1.2 are used up",
         })
     }
 
     /// The names of all endings, for counters and logs.
-    pub const NAMES: [&'static str; 13] = [
+    pub const NAMES: [&'static str; 14] = [
         "driver_closed",
         "driver_gone",
         "io",
@@ -222,6 +225,7 @@ impl SessionEnd {
         "drained",
         "failed",
         "operator",
+        "keys_used_up",
     ];
 
     /// Where its name stands among [`NAMES`](Self::NAMES).
@@ -240,6 +244,7 @@ impl SessionEnd {
             SessionEnd::Drained => 10,
             SessionEnd::Failed => 11,
             SessionEnd::Operator => 12,
+            SessionEnd::KeysUsedUp => 13,
         }
     }
 
@@ -255,7 +260,8 @@ impl SessionEnd {
             | SessionEnd::DriverGone
             | SessionEnd::Io(_)
             | SessionEnd::Drained
-            | SessionEnd::Operator => Level::INFO,
+            | SessionEnd::Operator
+            | SessionEnd::KeysUsedUp => Level::INFO,
             SessionEnd::Failed => Level::ERROR,
             _ => Level::WARN,
         }
@@ -320,6 +326,8 @@ pub enum DeviceEnd {
     Aged,
     /// A newer connection of its source took its place.
     Replaced,
+    /// The keys of its TLS have sealed as much as they may.
+    KeysUsedUp,
 }
 
 impl DeviceEnd {
@@ -332,7 +340,7 @@ impl DeviceEnd {
     }
 
     /// The names of all endings, for counters and logs.
-    pub const NAMES: [&'static str; 12] = [
+    pub const NAMES: [&'static str; 13] = [
         "device_closed",
         "io",
         "timed_out",
@@ -345,6 +353,7 @@ impl DeviceEnd {
         "idle",
         "aged",
         "replaced",
+        "keys_used_up",
     ];
 
     /// Where its name stands among [`NAMES`](Self::NAMES).
@@ -362,6 +371,7 @@ impl DeviceEnd {
             DeviceEnd::Idle => 9,
             DeviceEnd::Aged => 10,
             DeviceEnd::Replaced => 11,
+            DeviceEnd::KeysUsedUp => 12,
         }
     }
 
@@ -385,6 +395,7 @@ impl DeviceEnd {
             DeviceEnd::Idle => "nothing came or went for too long",
             DeviceEnd::Aged => "it was connected for as long as it may",
             DeviceEnd::Replaced => "its source connected again",
+            DeviceEnd::KeysUsedUp => "the keys of its TLS 1.2 are used up",
         })
     }
 }

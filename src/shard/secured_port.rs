@@ -5,10 +5,11 @@
 //! its handshake to its end.
 //! **Not here.** The handshake (`tls`), and what is in the bytes (`device`).
 
-use crate::shard::cipher::{Cipher, Opened};
+use crate::shard::cipher::{Cipher, Last, Opened, SealFault};
 use crate::shard::ring::Stream;
 use crate::shard::tls::Identity;
 use bytes::Bytes;
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
@@ -75,17 +76,24 @@ impl SecuredPort {
         self.ciphers.borrow_mut().remove(&device);
     }
 
-    /// Opens what a device has sent.
-    ///
-    /// # Errors
-    /// Those of [`Cipher::open`].
-    pub fn open<'a>(&self, device: u64, bytes: &'a [u8]) -> io::Result<Opened<'a>> {
-        self.cipher(device).ok_or(io::ErrorKind::NotConnected)?.open(bytes)
+    /// Opens what a device has sent; as [`Cipher::open`].
+    pub fn open<'a>(&self, device: u64, bytes: &'a [u8]) -> Opened<'a> {
+        let gone = || Opened { data: Cow::default(), last: Some(Last::Fault(io::ErrorKind::NotConnected.into())) };
+        self.cipher(device).map_or_else(gone, |cipher| cipher.open(bytes))
+    }
+
+    /// What TLS itself wants sent to a device.
+    pub fn pending(&self, device: u64) -> Bytes {
+        self.cipher(device).map_or_else(Bytes::new, |cipher| cipher.pending())
     }
 
     /// Seals what is sent to a device next.
-    pub fn seal(&self, device: u64, bytes: &[u8]) -> Bytes {
-        self.cipher(device).map_or_else(Bytes::new, |cipher| cipher.seal_copy(bytes))
+    ///
+    /// # Errors
+    /// As [`Cipher::seal`].
+    pub fn seal(&self, device: u64, bytes: &[u8]) -> Result<Bytes, SealFault> {
+        let gone = || SealFault::Failed(io::ErrorKind::NotConnected.into());
+        self.cipher(device).ok_or_else(gone)?.seal_copy(bytes)
     }
 
     /// The last bytes to a device: that nothing follows.

@@ -5,7 +5,7 @@
 //! **Not here.** Bytes after the handshake (`cipher`), how many may wait (`edge::handshakes`), files (`config`).
 
 use crate::policy::certificate::{self, Certified};
-use crate::shard::cipher::Cipher;
+use crate::shard::cipher::{Cipher, Last};
 use crate::shard::log_gate::AddressLogGate;
 use crate::shard::resources::Resources;
 use crate::shard::ring::{self, Receipt, Sent, Stream, Timer};
@@ -96,7 +96,7 @@ pub struct Tls {
 pub struct Secured {
     /// What the connection's bytes are wrapped in.
     pub cipher: Cipher,
-    /// What the other end has sent behind its handshake.
+    /// What the other end has sent behind its handshake; what ends its stream there, the cipher says again.
     pub first: Vec<u8>,
     /// Whether an earlier session was resumed.
     pub is_resumed: bool,
@@ -198,21 +198,27 @@ pub async fn shake_hands(
         let opened = cipher.open(&bytes);
         drop(turn);
         let answer = cipher.pending();
-        let opened = opened.map_err(|error| {
-            // The alert; whoever does not take it learns of the end alone.
-            let _ = stream.send_now(&answer);
-            HandshakeFault::Tls(error)
-        })?;
-        if opened.has_ended {
-            return Err(HandshakeFault::Gone);
+        let done = cipher.handshake_kind();
+        match opened.last {
+            None => {}
+            // What stands behind a handshake that is over is met again by whoever goes on.
+            Some(_) if done.is_some() => {}
+            Some(Last::Farewell) => return Err(HandshakeFault::Gone),
+            Some(Last::Fault(error)) => {
+                // The alert; whoever does not take it learns of the end alone.
+                let _ = stream.send_now(&answer);
+                return Err(HandshakeFault::Tls(error));
+            }
         }
         first.extend_from_slice(&opened.data);
         match stream.send_all(answer, |_| {}).await {
             Ok(Sent::Whole) => {}
             Ok(Sent::Abandoned) => return Err(HandshakeFault::Late),
+            // What it sent before it left counts.
+            Err(_) if done.is_some() => {}
             Err(_) => return Err(HandshakeFault::Gone),
         }
-        if let Some(kind) = cipher.handshake_kind() {
+        if let Some(kind) = done {
             // Its sends are given up from then on.
             if is_late.get() {
                 return Err(HandshakeFault::Late);

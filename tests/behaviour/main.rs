@@ -40,6 +40,7 @@ mod tcp_sharing;
 mod tls;
 mod tls_admission;
 mod tls_devices;
+mod tls_endings;
 mod tls_handshakes;
 mod tls_proxied;
 mod tls_settings;

@@ -10,6 +10,7 @@ use crate::policy::budget::Reservation;
 use crate::policy::counts::Count;
 use crate::policy::ending::SessionEnd;
 use crate::protocol::message::FromDriver;
+use crate::shard::cipher::Last;
 use crate::shard::commands::Commands;
 use crate::shard::mailbox::Request;
 use crate::shard::resources::READ_ON_BYTES;
@@ -35,7 +36,9 @@ impl Session {
     pub(super) async fn read(self: Rc<Self>, first: Vec<u8>) {
         let _reading = Reading(self.clone());
         let mut gathering = Gathering::default();
-        let mut next = (!first.is_empty()).then(|| self.decode_opened(&first, &mut gathering));
+        let read = if first.is_empty() { Ok(()) } else { self.decode_opened(&first, &mut gathering) };
+        // TLS may have ended behind what came with the request.
+        let mut next = Some(read.and_then(|()| self.went_on(self.cipher.open(&[]).last)));
         while self.reads_on() {
             let read = match next.take().or_else(|| self.read_more(&mut gathering)) {
                 Some(read) => Some(read),
@@ -97,15 +100,24 @@ impl Session {
 
     /// Adds the commands in the next bytes of the driver's socket.
     fn decode(&self, bytes: &[u8], gathering: &mut Gathering) -> Read {
-        let opened = self.cipher.open(bytes).map_err(|error| {
-            // An alert cannot stand amid what the writer sends.
-            if !self.is_sending.get() {
-                let _ = self.stream.send_now(&self.cipher.pending());
-            }
-            SessionEnd::Io(error.kind())
-        })?;
+        let opened = self.cipher.open(bytes);
         self.decode_opened(&opened.data, gathering)?;
-        if opened.has_ended { Err(SessionEnd::DriverGone) } else { Ok(()) }
+        self.went_on(opened.last)
+    }
+
+    /// How the session ends by what stands behind the driver's bytes, if it does.
+    fn went_on(&self, last: Option<Last>) -> Read {
+        match last {
+            None => Ok(()),
+            Some(Last::Farewell) => Err(SessionEnd::DriverGone),
+            Some(Last::Fault(error)) => {
+                // An alert cannot stand amid what the writer sends.
+                if !self.is_sending.get() {
+                    let _ = self.stream.send_now(&self.cipher.pending());
+                }
+                Err(SessionEnd::Io(error.kind()))
+            }
+        }
     }
 
     /// Adds the commands in the next bytes of the driver.

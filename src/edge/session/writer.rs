@@ -7,6 +7,7 @@ use super::Session;
 use crate::policy::counts::Count;
 use crate::policy::ending::SessionEnd;
 use crate::protocol::frame::FrameWalk;
+use crate::shard::cipher::SealFault;
 use crate::shard::outbox::Inbox;
 use crate::shard::ring::{self, Sent};
 use bytes::Bytes;
@@ -60,7 +61,16 @@ impl Session {
 
     /// Sends whole frames; false where the session has ended over it.
     async fn send(&self, frames: Bytes) -> bool {
-        self.send_sealed(self.cipher.seal(frames)).await
+        match self.cipher.seal(frames) {
+            Ok(sealed) => self.send_sealed(sealed).await,
+            Err(fault) => {
+                self.set_end(match fault {
+                    SealFault::KeysUsedUp => SessionEnd::KeysUsedUp,
+                    SealFault::Failed(error) => SessionEnd::Io(error.kind()),
+                });
+                false
+            }
+        }
     }
 
     async fn send_sealed(&self, sealed: Bytes) -> bool {

@@ -23,6 +23,7 @@ use crate::policy::port_id::PortId;
 use crate::policy::roster::{Audience, SessionId};
 use crate::protocol::message::{DeviceName, ToDriver};
 use crate::protocol::tapped::TapEvent;
+use crate::shard::cipher::Last;
 use crate::shard::ledger::Ledger;
 use crate::shard::outbox::{Appended, Subscription};
 use crate::shard::port::Port;
@@ -273,21 +274,24 @@ impl Device {
     /// and who waits for them; and how the device ends behind them.
     fn open(&self, data: &[u8]) -> (Option<Waiting>, Option<DeviceEnd>) {
         let Some(secured) = &self.ledger.secured else { return (self.deliver(data), None) };
-        match secured.open(self.id, data) {
-            Ok(opened) => {
-                let waiting = if opened.data.is_empty() { None } else { self.deliver(&opened.data) };
-                (waiting, opened.has_ended.then_some(DeviceEnd::DeviceClosed))
+        let opened = secured.open(self.id, data);
+        let waiting = if opened.data.is_empty() { None } else { self.deliver(&opened.data) };
+        let end = opened.last.map(|last| match last {
+            Last::Farewell => DeviceEnd::DeviceClosed,
+            Last::Fault(error) => {
+                self.send_alert();
+                DeviceEnd::from_io(&error)
             }
-            Err(error) => (None, Some(DeviceEnd::from_io(&error))),
-        }
+        });
+        (waiting, end)
     }
 
     /// Reads what is there without the ring, as long as its drivers have room for it: what comes in bulk goes in larger
     /// messages, and an end leaves with what came before it.
     fn read_on(&self) -> Option<DeviceEnd> {
-        // What is sealed may be more than was read, and find no room.
+        // What is sealed may be more than was read, and find no room. Its end may have come with the handshake.
         if self.ledger.secured.is_some() {
-            return None;
+            return self.open(&[]).1;
         }
         let mut bytes = self.resources().scratch.borrow_mut();
         for _ in 0..READS_ON_MAX {

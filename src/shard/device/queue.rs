@@ -1,13 +1,15 @@
 //! What waits to be written to one device: whole writes, in order, with the credit that paid for them.
 //!
 //! **Invariants.** What a pending send holds stays at the front until the send has ended. A write leaves whole, or is
-//! dropped whole, but for the one that a failed or abandoned send had begun.
+//! dropped whole, but for the one that a failed or abandoned send had begun. The credit of one that leaves in pieces comes
+//! back with the last.
 //! **Not here.** Sending (`writing`). The queue has no bound of its own: credit is.
 
 use crate::policy::roster::SessionId;
+use crate::shard::cipher::PIECE_BYTES_MAX;
 use crate::shard::commands::{Large, Payload};
 use crate::shard::credit::{Credit, Paid, Returning};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use tokio::sync::Notify;
@@ -25,6 +27,8 @@ pub struct WriteQueue {
     bytes: usize,
     /// How many of them the pending send holds.
     sending: usize,
+    /// What the pending send holds of the first of them, where that has more.
+    piece_bytes: usize,
     /// Bytes that the kernel has taken in all.
     taken_bytes: i64,
     /// Told at the end, where someone waits for it.
@@ -113,6 +117,15 @@ impl WriteQueue {
         Some(scratch)
     }
 
+    /// As [`gather`](Self::gather), for bytes that are sealed at once: of a large write it is a piece at a time.
+    pub fn gather_piece<'a>(&'a mut self, scratch: &'a mut Vec<u8>) -> Option<&'a [u8]> {
+        if self.parts.front()?.data.bytes().len() <= PIECE_BYTES_MAX {
+            return self.gather(scratch);
+        }
+        (self.sending, self.piece_bytes) = (1, PIECE_BYTES_MAX);
+        self.parts.front().map(|part| &part.data.bytes()[..PIECE_BYTES_MAX])
+    }
+
     /// The same bytes from `at` on, for a send that outlasts this turn.
     pub fn rest(&self, scratch: &[u8], at: usize) -> Bytes {
         match self.parts.front().map(|part| &part.data) {
@@ -134,6 +147,14 @@ impl WriteQueue {
 
     /// The pending send has ended well: what it held is done with, unless [`clear`](Self::clear) came first.
     pub fn sent(&mut self, returning: &mut Returning) {
+        let piece_bytes = std::mem::take(&mut self.piece_bytes);
+        if piece_bytes > 0
+            && let Some(Part { data: Data::Large(large), .. }) = self.parts.front_mut()
+        {
+            large.data.advance(piece_bytes);
+            self.bytes -= piece_bytes;
+            return;
+        }
         for Part { data, credit, .. } in self.parts.drain(..self.sending) {
             self.bytes -= data.bytes().len();
             returning.add(credit);
@@ -150,7 +171,7 @@ impl WriteQueue {
     /// Drops everything, what a pending send holds included.
     pub fn clear(&mut self) {
         self.parts.clear();
-        (self.bytes, self.sending) = (0, 0);
+        (self.bytes, self.sending, self.piece_bytes) = (0, 0, 0);
     }
 
     /// Drops the writes of a session, but for those that the pending send holds. Returns how many.
@@ -216,6 +237,45 @@ mod tests {
         assert_eq!(queue.rest(&scratch, 1).len(), GATHERED_BYTES_MAX - 1);
         queue.sent(&mut Returning::default());
         assert!(queue.gather(&mut scratch).is_none());
+    }
+
+    #[test]
+    fn a_large_write_is_sealed_in_pieces_and_pays_until_its_last() {
+        let window = window();
+        let mut queue = WriteQueue::default();
+        let data: Vec<u8> = (0..2 * PIECE_BYTES_MAX + 9).map(|at| (at / 1_000) as u8).collect();
+        push(&mut queue, &window, 1, Payload::Large(Large { data: data.clone().into(), memory: None }));
+        push(&mut queue, &window, 1, Payload::Small(b"after"));
+        let (mut scratch, mut left, mut sends) = (Vec::new(), Vec::new(), 0);
+        while let Some(bytes) = queue.gather_piece(&mut scratch) {
+            assert!(bytes.len() <= PIECE_BYTES_MAX);
+            left.extend_from_slice(bytes);
+            sends += 1;
+            // What has begun to leave stays, and so do its bytes until the send has ended.
+            assert_eq!(queue.drop_writes_of(SessionId(2)), 0);
+            assert_eq!(queue.bytes(), data.len() + b"after".len() - PIECE_BYTES_MAX * (sends - 1));
+            assert_eq!(window.used_bytes(), 2 * REQUEST_BYTES + data.len() + b"after".len());
+            queue.sent(&mut Returning::default());
+        }
+        assert!(sends == 3 && left == [&data, b"after".as_slice()].concat());
+        assert_eq!((queue.bytes(), window.used_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn of_a_write_that_left_in_part_only_the_rest_is_dropped_and_not_by_its_session() {
+        let window = window();
+        let mut queue = WriteQueue::default();
+        let data = Bytes::from(vec![7; 3 * PIECE_BYTES_MAX]);
+        push(&mut queue, &window, 1, Payload::Large(Large { data, memory: None }));
+        push(&mut queue, &window, 1, Payload::Small(b"after"));
+        queue.gather_piece(&mut Vec::new());
+        queue.sent(&mut Returning::default());
+        assert_eq!((queue.drop_writes_of(SessionId(1)), queue.bytes()), (1, 2 * PIECE_BYTES_MAX));
+        queue.gather_piece(&mut Vec::new());
+        queue.clear();
+        queue.sent(&mut Returning::default());
+        assert!(queue.gather_piece(&mut Vec::new()).is_none());
+        assert_eq!((queue.bytes(), window.used_bytes()), (0, 0));
     }
 
     #[test]

@@ -1,20 +1,23 @@
 //! Writing to a device: its queue's writer, and what becomes of a queue that makes no progress.
 //!
-//! **Invariants.** What is queued in one turn leaves in one send. A writer exists only while the socket has no room.
+//! **Invariants.** What is queued in one turn leaves in one send, and with TLS in pieces, one a turn. A writer exists only
+//! while the socket has no room, or more is to be sealed.
 //! Progress is what the device has acknowledged.
 //! TCP_USER_TIMEOUT is set only while bytes are under way, as it takes the place of the keepalive's count.
 //! **Not here.** The queue itself (`queue`), and why a device ends (`device`).
 
-use super::Device;
+use super::{Device, WriteQueue};
 use crate::policy::counts::Count;
 use crate::policy::ending::DeviceEnd;
 use crate::policy::roster::SessionId;
+use crate::shard::cipher::SealFault;
 use crate::shard::commands::{Action, Payload};
 use crate::shard::credit::{Paid, Returning};
 use crate::shard::resources::Resources;
 use crate::shard::ring::{self, Sent};
+use crate::shard::secured_port::SecuredPort;
 use bytes::Bytes;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -69,31 +72,81 @@ impl Device {
         }
     }
 
-    /// Gives back the rest of the send that did not fit. A failed send drops what is queued: the reader meets the same
+    /// Gives back what is to be sent next and did not fit. A failed send drops what is queued: the reader meets the same
     /// error behind the bytes that the device sent before.
     fn send_what_fits(&self, scratch: &mut Vec<u8>, returning: &mut Returning) -> Option<Bytes> {
         let mut queue = self.queue.borrow_mut();
         let queue = queue.as_mut()?;
+        if let Some(secured) = &self.ledger.secured {
+            return self.send_sealed(secured, queue, scratch, returning);
+        }
         while let Some(bytes) = queue.gather(scratch) {
-            let sealed = self.seal(bytes);
-            let bytes = sealed.as_deref().unwrap_or(bytes);
             let bytes_len = bytes.len();
-            let sent = self.stream.send_now(bytes);
-            let count = *sent.as_ref().unwrap_or(&0);
-            self.written(count);
-            queue.taken(count);
-            match sent {
-                Err(error) if error.kind() != ErrorKind::WouldBlock => queue.clear(),
-                _ if count == bytes_len => queue.sent(returning),
-                _ => return Some(sealed.map_or_else(|| queue.rest(scratch, count), |sealed| sealed.slice(count..))),
+            match self.send_some(bytes) {
+                Err(_) => queue.clear(),
+                Ok(count) => {
+                    queue.taken(count);
+                    if count < bytes_len {
+                        return Some(queue.rest(scratch, count));
+                    }
+                    queue.sent(returning);
+                }
             }
         }
         None
     }
 
-    /// What is sent in the place of these bytes, where the port's devices speak TLS. What is sealed has to be sent.
-    fn seal(&self, bytes: &[u8]) -> Option<Bytes> {
-        self.ledger.secured.as_ref().map(|secured| secured.seal(self.id, bytes))
+    /// The same where the port's devices speak TLS: a piece at most, as others have their turn before more is sealed.
+    fn send_sealed(
+        &self,
+        secured: &SecuredPort,
+        queue: &mut WriteQueue,
+        scratch: &mut Vec<u8>,
+        returning: &mut Returning,
+    ) -> Option<Bytes> {
+        let sealed = self.seal_next(secured, queue, scratch)?;
+        match self.send_some(&sealed) {
+            Err(_) => {
+                queue.clear();
+                None
+            }
+            Ok(count) => {
+                queue.taken(count);
+                if count < sealed.len() {
+                    return Some(sealed.slice(count..));
+                }
+                queue.sent(returning);
+                self.seal_next(secured, queue, scratch)
+            }
+        }
+    }
+
+    /// Sends what fits, and says how much that was.
+    fn send_some(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self.stream.send_now(bytes) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+            sent => sent.inspect(|count| self.written(*count)),
+        }
+    }
+
+    /// Seals what is to be sent next, which has to be sent. Where that fails what is queued is dropped: the reader has met
+    /// the same fault, unless the keys are used up, which ends the device as well as its writes.
+    fn seal_next(&self, secured: &SecuredPort, queue: &mut WriteQueue, scratch: &mut Vec<u8>) -> Option<Bytes> {
+        let sealed = secured.seal(self.id, queue.gather_piece(scratch)?);
+        if let Err(fault) = &sealed {
+            queue.clear();
+            if matches!(fault, SealFault::KeysUsedUp) && self.ending.get().is_none() {
+                self.ending.set(Some(DeviceEnd::KeysUsedUp));
+            }
+        }
+        sealed.ok()
+    }
+
+    /// Sends the alert that says what is wrong with the device's TLS, unless it would stand amid what is being written.
+    pub(super) fn send_alert(&self) {
+        if let Some(secured) = self.ledger.secured.as_ref().filter(|_| self.is_flushed()) {
+            let _ = self.stream.send_now(&secured.pending(self.id));
+        }
     }
 
     /// Gives up what is queued if it makes no progress for the flush limit. The watch does not keep the device.
@@ -171,8 +224,13 @@ pub fn send_unsent(resources: &Resources) {
 /// The writer: sends the rest of a send, then what is queued until nothing is.
 async fn write_queued(writing: Writing, rest: Bytes) {
     let Writing(device) = &writing;
+    let secured = device.ledger.secured.as_ref();
     let mut next = Some(rest);
     while let Some(bytes) = next {
+        if secured.is_some() {
+            // A device may take all that is sealed at once, and for long.
+            ring::turn().await;
+        }
         let sent = device.stream.send_all(bytes, |taken| device.taken(taken)).await;
         let mut queue = device.queue.borrow_mut();
         let Some(queue) = &mut *queue else { return };
@@ -181,9 +239,9 @@ async fn write_queued(writing: Writing, rest: Bytes) {
             Ok(Sent::Abandoned) | Err(_) => queue.clear(),
         }
         let mut scratch = device.resources().gathered.borrow_mut();
-        next = match queue.gather(&mut scratch).map(|bytes| device.seal(bytes)) {
-            Some(None) => Some(queue.rest(&scratch, 0)),
-            sealed => sealed.flatten(),
+        next = match secured {
+            Some(secured) => device.seal_next(secured, queue, &mut scratch),
+            None => queue.gather(&mut scratch).is_some().then(|| queue.rest(&scratch, 0)),
         };
     }
 }

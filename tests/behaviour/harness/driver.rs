@@ -10,7 +10,7 @@ use tungstenite::protocol::{CloseFrame, Role, frame::coding::CloseCode};
 use tungstenite::{Error, Message, WebSocket};
 
 use super::PATIENCE;
-use super::line::Line;
+use super::line::{Line, TlsStream, seal};
 use super::message::{self, Addr, Event};
 
 /// A joined driver; every wait on it is bounded.
@@ -169,9 +169,19 @@ impl Driver {
         self.socket.get_ref().tcp()
     }
 
+    /// What is sent for bytes, in TLS.
+    pub fn sealed(&mut self, bytes: &[u8]) -> Vec<u8> {
+        seal(self.tls(), bytes)
+    }
+
+    fn tls(&mut self) -> &mut TlsStream {
+        let Line::Tls(stream) = self.socket.get_mut() else { panic!("no TLS") };
+        stream
+    }
+
     /// Says in TLS that nothing follows, and nothing of the WebSocket.
     pub fn end_tls(&mut self) {
-        let Line::Tls(stream) = self.socket.get_mut() else { panic!("no TLS") };
+        let stream = self.tls();
         stream.conn.send_close_notify();
         stream.flush().unwrap();
     }

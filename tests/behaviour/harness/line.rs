@@ -8,6 +8,24 @@ use rustls::{ClientConnection, StreamOwned};
 /// A blocking TLS connection of a driver.
 pub type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 
+/// What is sent for these bytes, behind what TLS itself has still to send.
+pub fn seal(stream: &mut TlsStream, bytes: &[u8]) -> Vec<u8> {
+    stream.conn.writer().write_all(bytes).unwrap();
+    let mut sealed = Vec::new();
+    while stream.conn.wants_write() {
+        stream.conn.write_tls(&mut sealed).unwrap();
+    }
+    sealed
+}
+
+/// The same, and behind them that nothing follows.
+pub fn seal_last(stream: &mut TlsStream, bytes: &[u8]) -> Vec<u8> {
+    let mut sealed = seal(stream, bytes);
+    stream.conn.send_close_notify();
+    sealed.extend(seal(stream, &[]));
+    sealed
+}
+
 /// One connection.
 pub enum Line {
     Plain(TcpStream),

@@ -18,6 +18,7 @@ pub use daemon::{Daemon, Setup, UPGRADE, join_target};
 pub use device::{Datagrams, Device};
 pub use driver::Driver;
 pub use http::Connection;
+pub use line::{seal, seal_last};
 pub use manager::Manager;
 pub use message::{Addr, Event, close, pattern, request, write};
 pub use metrics::Metrics;

@@ -178,6 +178,21 @@ impl Client {
         Ok(TlsStream::new(connection, tcp))
     }
 
+    /// Shakes hands but for what this end says last in it, if it does: that leaves with what is sent next.
+    pub fn almost_shake_hands(&self, mut tcp: TcpStream) -> TlsStream {
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut connection = ClientConnection::new(self.0.clone(), name).unwrap();
+        while connection.is_handshaking() {
+            if connection.wants_write() {
+                connection.write_tls(&mut tcp).unwrap();
+            } else {
+                assert_ne!(connection.read_tls(&mut tcp).unwrap(), 0, "the end amid the handshake");
+                connection.process_new_packets().unwrap();
+            }
+        }
+        TlsStream::new(connection, tcp)
+    }
+
     /// Connects and shakes hands.
     pub fn connect(&self, port: u16) -> TlsStream {
         self.try_connect(port).unwrap_or_else(|error| panic!("no handshake: {error}"))
@@ -222,12 +237,26 @@ impl TlsDevice {
         Self::over(connect(port), &[version])
     }
 
+    /// Connects, and shakes hands but for what it says last.
+    pub fn almost_connect(port: u16, version: &'static SupportedProtocolVersion) -> Self {
+        Self(Self::client(&[version]).almost_shake_hands(connect(port)))
+    }
+
     /// Shakes hands over a connection.
     pub fn over(tcp: TcpStream, versions: &[&'static SupportedProtocolVersion]) -> Self {
+        Self(Self::client(versions).shake_hands(tcp).unwrap())
+    }
+
+    fn client(versions: &[&'static SupportedProtocolVersion]) -> Client {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions).unwrap();
         let config = config.dangerous().with_custom_certificate_verifier(Arc::new(Gullible(provider)));
-        Self(Client(Arc::new(config.with_no_client_auth())).shake_hands(tcp).unwrap())
+        Client(Arc::new(config.with_no_client_auth()))
+    }
+
+    /// Its connection.
+    pub fn stream(&mut self) -> &mut TlsStream {
+        &mut self.0
     }
 
     /// The certificate that it was shown.
