@@ -170,7 +170,7 @@ fn open<'a>(connection: &mut ServerConnection, bytes: &[u8]) -> Opened<'a> {
 fn open_some(connection: &mut ServerConnection, rest: &mut &[u8], data: &mut Vec<u8>) -> io::Result<IoState> {
     // What was read before was taken out, so there is room for a part of the rest at least.
     if !rest.is_empty() && connection.read_tls(rest)? == 0 {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a record that is too long"));
+        return Err(io::ErrorKind::InvalidData.into());
     }
     let state = connection.process_new_packets().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     let start = data.len();
