@@ -6,6 +6,7 @@
 //! **Not here.** The handshake (`tls`), and what is in the bytes (`device`).
 
 use crate::shard::cipher::{Cipher, Last, Opened, SealFault};
+use crate::shard::log_gate::LogGate;
 use crate::shard::ring::Stream;
 use crate::shard::tls::Identity;
 use bytes::Bytes;
@@ -29,6 +30,8 @@ pub struct SecuredPort {
     next_handshake: Cell<u64>,
     /// Room for another handshake.
     pub room: Arc<Semaphore>,
+    /// For lines about drivers that bring another key.
+    pub key_log: LogGate,
 }
 
 /// A handshake while it is under way.
@@ -46,6 +49,7 @@ impl SecuredPort {
             handshakes: RefCell::default(),
             next_handshake: Cell::new(0),
             room: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+            key_log: LogGate::default(),
         })
     }
 

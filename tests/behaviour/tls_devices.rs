@@ -228,6 +228,7 @@ fn a_certificate_that_the_operator_keeps_is_shown_by_its_name(shards: usize) {
 }
 
 fn a_port_has_tls_or_not_and_keeps_its_first_key(shards: usize) {
+    const OTHERS: usize = 10;
     let authority = Authority::new();
     Setup::new(shards).run(|daemon| {
         let (secure, plain) = (free_port(), free_port());
@@ -241,8 +242,13 @@ fn a_port_has_tls_or_not_and_keeps_its_first_key(shards: usize) {
         let shown = TlsDevice::connect(secure).certificate();
         let addr = first.opened();
         first.closed(&addr);
-        let mut second = join(daemon, secure, &[("private_key", &authority.issue(10).key)]);
+        let key = authority.issue(10).key;
+        let mut second = join(daemon, secure, &[("private_key", &key)]);
         daemon.until_logged("a driver brought another key");
+        (0..OTHERS).for_each(|_| join(daemon, secure, &[("private_key", &key)]).leave());
+        let times = |line: &str| daemon.log().matches(line).count();
+        eventually("all are in the log", || (times("driver left") >= OTHERS).then_some(()));
+        assert!(times("a driver brought another key") <= OTHERS / 2, "a line for each of them");
         let mut device = TlsDevice::connect(secure);
         assert_eq!(device.certificate(), shown);
         let addr = first.opened();

@@ -122,8 +122,11 @@ impl Port {
             (Some(_), None) => Err(JoinRefusal::OpenWithTls),
             (None, Some(_)) => Err(JoinRefusal::OpenWithoutTls),
             (Some(secured), Some(wanted)) => {
-                if secured.identity().public_key != wanted.public_key {
-                    tracing::warn!(port = %self.id(), "a driver brought another key: the port goes on with the first");
+                if secured.identity().public_key != wanted.public_key
+                    && let Some(left_out) = secured.key_log.pass()
+                {
+                    let port = self.id();
+                    tracing::warn!(%port, left_out, "a driver brought another key: the port goes on with the first");
                 }
                 Ok(())
             }
