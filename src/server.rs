@@ -128,7 +128,7 @@ enum Event {
     TakenOver,
 }
 
-/// Whether a reload was asked for while the shards started.
+/// Whether a reload was asked for while the shards started, or took what the last one brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
     Yes,

@@ -5,7 +5,7 @@
 
 use crate::edge::answers::{error, refused};
 use crate::edge::door::{Caller, Door, Refused};
-use crate::edge::handshakes::{Handshake, Handshakes, Newcomer};
+use crate::edge::handshakes::{Handshake, Handshakes};
 use crate::edge::identities::Identities;
 use crate::edge::join::{JoinRequest, Joins, SessionRequest};
 use crate::edge::line::{self, Line};
@@ -22,6 +22,7 @@ use crate::protocol::forwarded;
 use crate::protocol::http::{Answer, Body, Connection, HeadError, RequestHead};
 use crate::protocol::proxy_header::ProxyFault;
 use crate::shard::accept::{self, Entrance};
+use crate::shard::newcomers::Newcomer;
 use crate::shard::proxied;
 use crate::shard::resources::Resources;
 use crate::shard::ring::{self, Listener, Receipt, Stream, Timer};
@@ -86,7 +87,7 @@ impl Api {
     pub async fn serve(self: Rc<Self>, listener: Rc<Listener>, entrance: Entrance) {
         while let Some((stream, peer)) = accept::next(&listener, &self.resources).await {
             let remote = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-            let newcomer = Newcomer::new(self.resources.clone());
+            let newcomer = self.resources.newcomers.begin(&stream);
             ring::spawn(self.clone().converse(stream, remote, entrance, newcomer));
         }
     }

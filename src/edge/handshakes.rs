@@ -64,23 +64,6 @@ impl Handshake {
     }
 }
 
-/// A connection whose first request has not been answered. It counts while it lives.
-pub struct Newcomer(Rc<Resources>);
-
-impl Newcomer {
-    /// One more.
-    pub fn new(resources: Rc<Resources>) -> Self {
-        resources.newcomers.set(resources.newcomers.get() + 1);
-        Newcomer(resources)
-    }
-}
-
-impl Drop for Newcomer {
-    fn drop(&mut self) {
-        self.0.newcomers.set(self.0.newcomers.get() - 1);
-    }
-}
-
 impl Drop for Handshake {
     fn drop(&mut self) {
         let mut waiting = self.all.0.waiting.borrow_mut();

@@ -1,18 +1,26 @@
 //! The end of the process, and what is waited for until then.
 //!
-//! **Invariants.** A drain has one deadline. A shard whose thread ends while the daemon drains ends the process as failed.
+//! **Invariants.** A drain has one deadline, which leaving the sockets with the service manager counts on. Nothing but a
+//! second signal to stop ends it early. A shard whose thread ends while the daemon drains ends the process as failed.
 //! **Not here.** How a drain goes (`drain`), and what a reload does (`reload`).
 
-use super::Event;
 use super::certificates;
 use super::reload::Reloader;
+use super::{Asked, Event};
+use crate::config::{ConfigError, Loaded};
 use crate::drain::{self, Pace};
 use crate::policy::ending::ProcessEnd;
 use crate::service::Service;
 use crate::shard::handover::Meanwhile;
 use crate::shard::mailbox::{Peers, Request};
 use crate::shard::vitals::Vitals;
+use std::pin::pin;
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// How long leaving the sockets with the service manager may take, as a part of the drain's time.
+const STORE_PART: u32 = 10;
 
 /// What the end of the process takes.
 pub(super) struct Leaving {
@@ -28,25 +36,10 @@ impl Leaving {
     /// Waits for a signal to stop, for another daemon that has taken over, or for a shard's thread to end, and reloads
     /// meanwhile; then drains, under one deadline.
     pub(super) async fn wait_for_the_end(&mut self, happened: &mut mpsc::Receiver<Event>) -> ProcessEnd {
-        let mut warnings = tokio::time::interval(certificates::WARNING_INTERVAL);
-        let pace = loop {
-            let event = tokio::select! {
-                event = happened.recv() => event,
-                _ = warnings.tick() => {
-                    self.reloader.warn_of_expiry();
-                    continue;
-                }
-            };
-            match event {
-                Some(Event::Stop) => break Pace::AtOnce,
-                Some(Event::TakenOver) => break Pace::InWaves,
-                Some(Event::Reload) => self.reload(),
-                Some(Event::Loaded(loaded)) => {
-                    self.reloader.finish(*loaded).await;
-                    self.tell_reloaded();
-                }
-                _ => return ProcessEnd::ShardFailed,
-            }
+        let pace = match self.serve(happened).await {
+            Event::Stop => Pace::AtOnce,
+            Event::TakenOver => Pace::InWaves,
+            _ => return ProcessEnd::ShardFailed,
         };
         self.vitals.drain();
         self.service.stopping();
@@ -58,15 +51,66 @@ impl Leaving {
         }
         let drain = async {
             if pace == Pace::AtOnce && self.service.is_there() {
-                self.store().await;
+                self.store(time_max / STORE_PART).await;
             }
             drain::run(&self.peers, pace, time_max).await;
         };
         tokio::select! {
             () = drain => ProcessEnd::Drained,
             () = tokio::time::sleep(time_max) => ProcessEnd::DrainDeadline,
-            end = next_but_reloads(happened) => end,
+            end = early_end(happened, pace) => end,
         }
+    }
+
+    /// Reloads when told to, until something else happens.
+    async fn serve(&mut self, happened: &mut mpsc::Receiver<Event>) -> Event {
+        let mut warnings = tokio::time::interval(certificates::WARNING_INTERVAL);
+        loop {
+            let event = tokio::select! {
+                event = next(happened) => event,
+                _ = warnings.tick() => {
+                    self.reloader.warn_of_expiry();
+                    continue;
+                }
+            };
+            let end = match event {
+                Event::Reload => {
+                    self.reload();
+                    None
+                }
+                Event::Loaded(loaded) => self.finish_reload(*loaded, happened).await,
+                other => Some(other),
+            };
+            if let Some(end) = end {
+                return end;
+            }
+        }
+    }
+
+    /// Brings about what was read, unless something happens meanwhile that ends the daemon.
+    async fn finish_reload(
+        &mut self,
+        loaded: Result<Loaded, ConfigError>,
+        happened: &mut mpsc::Receiver<Event>,
+    ) -> Option<Event> {
+        let mut asked = Asked::No;
+        {
+            let mut finish = pin!(self.reloader.finish(loaded));
+            loop {
+                tokio::select! {
+                    () = &mut finish => break,
+                    event = next(happened) => match event {
+                        Event::Reload => asked = Asked::Yes,
+                        end => return Some(end),
+                    },
+                }
+            }
+        }
+        match asked {
+            Asked::Yes => self.reload(),
+            Asked::No => self.tell_reloaded(),
+        }
+        None
     }
 
     /// Begins to read the settings again.
@@ -83,22 +127,42 @@ impl Leaving {
         }
     }
 
-    /// Leaves the sockets with the service manager, for the daemon that it starts next.
-    async fn store(&self) {
-        self.peers.ask_all(|reply| Request::Pause { reply }).await;
-        match self.peers.hand_over(Meanwhile::Freeze).await {
-            Ok(sockets) => self.service.store(sockets).await,
-            Err(error) => tracing::warn!(%error, "the sockets cannot be left with the service manager"),
+    /// Leaves the sockets with the service manager, for the daemon that it starts next. Those who have just connected have
+    /// half of this time.
+    async fn store(&self, time_max: Duration) {
+        let until = Instant::now() + time_max;
+        let _ = timeout(time_max / 2, self.peers.ask_all(|reply| Request::Pause { reply })).await;
+        let store = async {
+            match self.peers.hand_over(Meanwhile::Freeze).await {
+                Ok(sockets) => self.service.store(sockets).await,
+                Err(error) => tracing::warn!(%error, "the sockets cannot be left with the service manager"),
+            }
+        };
+        if timeout_at(until, store).await.is_err() {
+            tracing::warn!("the sockets were not left with the service manager in time");
         }
     }
 }
 
-/// What ends a drain early. What is left to do is not worth other settings.
-async fn next_but_reloads(happened: &mut mpsc::Receiver<Event>) -> ProcessEnd {
+/// The next that happens.
+async fn next(happened: &mut mpsc::Receiver<Event>) -> Event {
+    // Shards, which have a way to tell, are there for as long as the process.
+    happened.recv().await.unwrap_or(Event::ShardEnded)
+}
+
+/// What ends a drain early. What is left to do is not worth other settings, and a drain that a takeover has begun was not
+/// told to stop yet.
+async fn early_end(happened: &mut mpsc::Receiver<Event>, pace: Pace) -> ProcessEnd {
+    let mut is_told_to_stop = pace == Pace::AtOnce;
     loop {
-        match happened.recv().await {
-            Some(Event::Reload | Event::Loaded(_)) => {}
-            Some(Event::Stop | Event::TakenOver) => return ProcessEnd::SecondSignal,
+        match next(happened).await {
+            Event::Reload | Event::Loaded(_) => {}
+            Event::TakenOver => tracing::info!("another daemon has taken over: draining already"),
+            Event::Stop if !is_told_to_stop => {
+                is_told_to_stop = true;
+                tracing::info!("told to stop: draining already");
+            }
+            Event::Stop => return ProcessEnd::SecondSignal,
             _ => return ProcessEnd::ShardFailed,
         }
     }

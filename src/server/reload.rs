@@ -1,7 +1,8 @@
 //! Reloading: the settings are read again while the daemon runs, and what has changed reaches every shard.
 //!
 //! **Invariants.** Files are read on a thread of their own, one load at a time; a load that fails changes nothing. Each
-//! shard takes the rules whole, through its mailbox. No session and no device ends by a reload.
+//! shard takes the rules whole, through its mailbox, and one that does not turn holds nothing up for long. No session and no
+//! device ends by a reload.
 //! **Not here.** What may change (`config::changes`), what a shard does with its rules (`shard`, `edge`).
 
 use super::certificates;
@@ -17,6 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
+/// How long a reload waits for the shards to go by what it brings.
+const TAKEN_TIME_MAX: Duration = Duration::from_secs(5);
 /// The longest value that is logged; a list of sources may have thousands of entries.
 const VALUE_CHARS_MAX: usize = 256;
 
@@ -117,12 +120,17 @@ impl Reloader {
         self.token = rules.token.clone();
         let rules = Arc::new(rules);
         self.shared.set_limits(&rules.limits);
-        self.shared.peers.ask_all(|reply| Request::SetRules { rules: rules.clone(), reply }).await;
-        if let Some(TlsConfig { identity, .. }) = &config.tls {
-            self.shared.peers.ask_all(|reply| Request::Identify { identity: identity.clone(), reply }).await;
-            certificates::warn(identity);
-        }
-        self.shared.reloads.succeeded(self.shared.started.now());
+        let peers = &self.shared.peers;
+        let identify = async {
+            if let Some(TlsConfig { identity, .. }) = &config.tls {
+                peers.ask_all(|reply| Request::Identify { identity: identity.clone(), reply }).await;
+                certificates::warn(identity);
+            }
+        };
+        // Beside each other, so that a shard that does not turn keeps neither from the others.
+        let taken =
+            async { tokio::join!(peers.ask_all(|reply| Request::SetRules { rules: rules.clone(), reply }), identify) };
+        let is_taken = tokio::time::timeout(TAKEN_TIME_MAX, taken).await.is_ok();
         for Change { before, after } in &changes.applied {
             let (setting, origin) = (after.name(), after.origin());
             let (before, after) = (shown(before), shown(after));
@@ -136,8 +144,14 @@ impl Reloader {
         for warning in &changes.warnings {
             tracing::warn!("{warning}");
         }
-        let (changed, waiting) = (changes.applied.len(), changes.waiting.len());
-        tracing::info!(changed, waiting, "the settings were reloaded");
+        if is_taken {
+            self.shared.reloads.succeeded(self.shared.started.now());
+            let (changed, waiting) = (changes.applied.len(), changes.waiting.len());
+            tracing::info!(changed, waiting, "the settings were reloaded");
+        } else {
+            self.shared.reloads.failed();
+            tracing::error!("shards have not taken the settings in time: reload again when all of them turn");
+        }
     }
 }
 

@@ -163,9 +163,11 @@ impl Shard {
         ring::spawn(async move {
             let is_quiet = || {
                 let accepts = shard.api.borrow().iter().any(|(_, api)| api.is_accepting());
-                !accepts && shard.resources.newcomers.get() == 0
+                !accepts && !shard.resources.newcomers.are_awaited()
             };
-            wait_until(is_quiet, NEWCOMERS_TIME_MAX).await;
+            if !wait_until(is_quiet, NEWCOMERS_TIME_MAX).await {
+                tracing::info!("not all who had just connected were answered before the API paused");
+            }
             let _ = reply.send(shard.resources.shard).await;
         });
     }
@@ -207,10 +209,11 @@ impl Shard {
     }
 }
 
-/// Waits for something that takes turns of the loop, and not longer than this.
-async fn wait_until(is_so: impl Fn() -> bool, time_max: Duration) {
+/// Waits for something that takes turns of the loop, and not longer than this; says whether it came.
+async fn wait_until(is_so: impl Fn() -> bool, time_max: Duration) -> bool {
     let until = Instant::now() + time_max;
     while !is_so() && Instant::now() < until {
         tokio::time::sleep(LOOK_PAUSE).await;
     }
+    is_so()
 }

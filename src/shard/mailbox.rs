@@ -19,6 +19,7 @@ use crate::shard::outbox::Outbox;
 use crate::shard::tls::Identity;
 use std::io;
 use std::sync::Arc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 /// Requests that wait in one mailbox at most; senders wait beyond.
@@ -241,9 +242,11 @@ impl Peers {
         replied
     }
 
-    /// Has every shard resume.
+    /// Has every shard resume; one whose mailbox is full holds none of the others up.
     pub async fn resume(&self) {
-        for shard in 0..self.shards() {
+        let is_full = |shard: &usize| matches!(self.0[*shard].try_send(Request::Resume), Err(TrySendError::Full(_)));
+        let full: Vec<usize> = (0..self.shards()).filter(is_full).collect();
+        for shard in full {
             self.ask(shard, Request::Resume).await;
         }
     }

@@ -15,6 +15,7 @@ pub mod handover;
 pub mod ledger;
 pub mod log_gate;
 pub mod mailbox;
+pub mod newcomers;
 pub mod outbox;
 pub mod port;
 pub mod presence;

@@ -17,6 +17,7 @@ use crate::shard::device::{Device, WriteQueue};
 use crate::shard::gate::Gate;
 use crate::shard::log_gate::{AddressLogGate, LogGate};
 use crate::shard::mailbox::Peers;
+use crate::shard::newcomers::Newcomers;
 use crate::shard::presence::Presence;
 use crate::shard::process;
 use crate::shard::ring::{DatagramBatch, Pool};
@@ -153,7 +154,7 @@ pub struct Resources {
     /// Connections to the API that have not joined.
     pub handshakes: Cell<usize>,
     /// Connections to the API whose first request has not been answered.
-    pub newcomers: Cell<usize>,
+    pub newcomers: Rc<Newcomers>,
     /// What the connections with TLS share.
     pub tls: Tls,
     /// Places that sessions of this shard have taken, those that are about to join included.
@@ -209,7 +210,7 @@ impl Resources {
             loop_turn: Histogram::default(),
             requests: RefCell::default(),
             handshakes: Cell::new(0),
-            newcomers: Cell::new(0),
+            newcomers: Rc::default(),
             tls: Tls::new(identity),
             sessions: Cell::new(0),
             refusals: RefCell::default(),

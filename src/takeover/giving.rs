@@ -1,10 +1,11 @@
 //! The running daemon's side: it hands its sockets over to one that asks.
 //!
-//! **Invariants.** Until the other one serves, this one can go on as if nothing had been asked.
+//! **Invariants.** Until it has said `go`, this one can go on as if nothing had been asked; the other accepts nothing before.
+//! One that is stopping does not say it. No shard is waited for without end.
 //! **Not here.** What happens once the other serves (`drain`).
 
 use super::wire::Wire;
-use super::{ANSWER_TIME_MAX, Inventory, Line, START_TIME_MAX, TakeoverError, VERSION};
+use super::{ANSWER_TIME_MAX, Inventory, LIST_TIME_MAX, Line, START_TIME_MAX, TakeoverError, VERSION};
 use crate::shard::accept::Entrance;
 use crate::shard::handover::{Handed, Meanwhile, Place};
 use crate::shard::mailbox::{Peers, Request};
@@ -60,7 +61,7 @@ impl Meeting {
 /// Hands the sockets over to whoever asks and may, until one has taken them; then calls `taken_over`. It waits, so it has a
 /// thread of its own.
 pub fn serve(meeting: &Meeting, peers: &Peers, vitals: &Vitals, taken_over: impl FnOnce()) {
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() else { return };
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_time().build() else { return };
     loop {
         let given = meeting.0.accept().map_err(TakeoverError::Broken).and_then(|(stream, _)| {
             tracing::info!("another daemon asks for the sockets");
@@ -91,32 +92,51 @@ struct Giving<'a> {
 impl Giving<'_> {
     async fn give(&self) -> Result<(), TakeoverError> {
         match self.wire.hear(ANSWER_TIME_MAX)? {
-            Line::Hello { version: VERSION } if !self.vitals.is_draining() => {}
-            Line::Hello { version: VERSION } => return self.refuse("the daemon is stopping"),
-            Line::Hello { .. } => return self.refuse("the two speak different versions of the takeover"),
+            Line::Hello { version: VERSION } => self.refuse_if_stopping()?,
+            Line::Hello { .. } => {
+                return Err(self.refuse("the two speak different versions of the takeover"));
+            }
             line => return Err(TakeoverError::Unexpected { line: format!("{line:?}") }),
         }
         let mut known = HashSet::new();
-        let mut sockets = self.peers.hand_over(Meanwhile::Serve).await?;
+        let mut sockets = self.in_time(self.peers.hand_over(Meanwhile::Serve)).await?;
         // Those of ports come and go while this daemon serves.
         sockets.retain(|handed| matches!(handed.place, Place::Api(_)));
         let sockets = news(&mut known, sockets)?;
         self.hand(&sockets, Some(self.meeting))?;
         drop(sockets);
         self.wire.expect(&Line::Ready, START_TIME_MAX)?;
+        self.refuse_if_stopping()?;
         let handed = self.hand_rest(&mut known).await;
-        if handed.is_err() {
+        if handed.is_err() && !self.vitals.is_draining() {
             self.peers.resume().await;
         }
         handed
     }
 
-    /// Pauses, hands over the sockets of ports, and waits until the other daemon serves.
+    /// Pauses, hands over the sockets of ports, and tells the other daemon to go once it has them.
     async fn hand_rest(&self, known: &mut HashSet<u64>) -> Result<(), TakeoverError> {
-        self.peers.ask_all(|reply| Request::Pause { reply }).await;
-        let sockets = news(known, self.peers.hand_over(Meanwhile::Freeze).await?)?;
+        let pause_and_list = async {
+            self.peers.ask_all(|reply| Request::Pause { reply }).await;
+            self.peers.hand_over(Meanwhile::Freeze).await
+        };
+        let sockets = news(known, self.in_time(pause_and_list).await?)?;
         self.hand(&sockets, None)?;
-        self.wire.expect(&Line::Serving, ANSWER_TIME_MAX)
+        self.wire.expect(&Line::Taken, ANSWER_TIME_MAX)?;
+        self.refuse_if_stopping()?;
+        self.wire.say(&Line::Go)
+    }
+
+    /// What the shards list, if they do so in time.
+    async fn in_time(&self, list: impl Future<Output = io::Result<Vec<Handed>>>) -> Result<Vec<Handed>, TakeoverError> {
+        match tokio::time::timeout(LIST_TIME_MAX, list).await {
+            Ok(listed) => Ok(listed?),
+            Err(_) => Err(self.refuse("its shards do not answer in time")),
+        }
+    }
+
+    fn refuse_if_stopping(&self) -> Result<(), TakeoverError> {
+        if self.vitals.is_draining() { Err(self.refuse("the daemon is stopping")) } else { Ok(()) }
     }
 
     fn hand(&self, sockets: &[Handed], meeting: Option<&Meeting>) -> Result<(), TakeoverError> {
@@ -136,10 +156,13 @@ impl Giving<'_> {
         self.wire.send(&descriptors)
     }
 
-    fn refuse(&self, reason: &str) -> Result<(), TakeoverError> {
+    /// Tells the other one no, for a reason that is also what comes of it here.
+    fn refuse(&self, reason: &str) -> TakeoverError {
         let reason = reason.to_owned();
-        self.wire.say(&Line::Refused { reason: reason.clone() })?;
-        Err(TakeoverError::Refused { reason })
+        match self.wire.say(&Line::Refused { reason: reason.clone() }) {
+            Ok(()) => TakeoverError::Refused { reason },
+            Err(error) => error,
+        }
     }
 }
 

@@ -10,12 +10,14 @@
 //! | old | `sockets` | those of the API, and this one: how many follow of each kind; they come behind the line, in batches |
 //! | new | `ready` | its shards run, and accept nothing yet. Until here the old one goes on as ever |
 //! | old | `sockets` | it has paused: no accept is pending, whoever had just connected is answered, no driver may join. Those of ports follow: a listener that both had could not be opened anew by either |
-//! | new | `serving` | it accepts. Connections made in between have waited in the sockets |
+//! | new | `taken` | it has all it needs, and accepts nothing yet |
+//! | old | `go` | the one step that counts: from here on it drains, and the new one accepts. Connections made in between have waited in the sockets |
 //!
 //! Then the old one drains: what it had accepted, it serves to its end. Its drivers are told 1001 in waves, come to the new
 //! one, and join; the port's sockets are held for them (`shard::handover`), with the devices and datagrams that came
 //! meanwhile. The number of shards may differ: listeners of the API are dealt out (`shard::sockets`), ports have homes by
-//! their hash. If anything fails before `serving`, the new one ends and the old one resumes: nobody notices.
+//! their hash. If anything fails before `go`, or takes too long, the new one ends without having accepted anything, and the old
+//! one resumes: nobody notices.
 //!
 //! The Unix socket changes hands, too, so that the next upgrade finds it at the same path.
 //!
@@ -36,12 +38,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// The version of the protocol; one that speaks another is refused.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// How long either waits for the other where that has nothing to do but to answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a start may take: it may wait for locked memory.
 const START_TIME_MAX: Duration = Duration::from_secs(30);
-/// How long the old one may take to pause: it waits for those who have just connected.
+/// How long the old one's shards may take to list their sockets, and to pause: they wait for those who have just connected.
+const LIST_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long the new one waits for that. It is longer, so that the old one's word is heard.
 const PAUSE_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// What the two say.
@@ -58,8 +62,10 @@ enum Line {
     Sockets(Inventory),
     /// The new one has started.
     Ready,
-    /// The new one accepts.
-    Serving,
+    /// The new one has everything, and would accept.
+    Taken,
+    /// The new one is to accept: the old one leaves.
+    Go,
     /// The old one does not want to.
     Refused {
         /// Why.

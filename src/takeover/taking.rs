@@ -1,6 +1,7 @@
 //! The new daemon's side: it asks the one that runs for its sockets.
 //!
-//! **Invariants.** Nothing is accepted before the other one has paused. What fails ends this daemon, and the other goes on.
+//! **Invariants.** Nothing is accepted before the other one has said that it leaves. What fails until then ends this daemon,
+//! and the other goes on.
 //! **Not here.** Starting with the sockets (`server`).
 
 use super::wire::Wire;
@@ -37,16 +38,19 @@ pub fn take(path: &Path) -> Result<Taken, TakeoverError> {
 }
 
 impl Taken {
-    /// Says that this daemon has started, waits until the other has paused, and has the shards accept.
+    /// Says that this daemon has started, waits until the other has paused and then until it leaves, and has the shards
+    /// accept.
     ///
     /// # Errors
-    /// That the other one is gone, or did not pause in time.
+    /// That the other one is gone, goes on itself, or did not pause in time.
     pub async fn finish(mut self, peers: &Peers) -> Result<(), TakeoverError> {
         self.wire.say(&Line::Ready)?;
         self.receive()?;
         peers.inherit(self.sockets.ports).await;
+        self.wire.say(&Line::Taken)?;
+        self.wire.expect(&Line::Go, PAUSE_TIME_MAX)?;
         peers.resume().await;
-        self.wire.say(&Line::Serving)
+        Ok(())
     }
 
     /// Takes the sockets that are announced next; those of before are gone by then.

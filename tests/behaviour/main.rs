@@ -28,6 +28,7 @@ mod reload;
 mod reload_limits;
 mod service_manager;
 mod sources;
+mod stopping;
 mod stories;
 mod takeover;
 mod tap;

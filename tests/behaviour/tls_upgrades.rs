@@ -6,8 +6,9 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::harness::tls::{Authority, TlsDevice, connect};
-use crate::harness::{BASES, Connection, Device, Driver, Manager, Setup, Transport, UPGRADE, free_port, join_target};
-use crate::takeover::Place;
+use crate::harness::{
+    BASES, Connection, Device, Driver, Manager, Place, Setup, Transport, UPGRADE, free_port, join_target,
+};
 
 scenarios! {
     drivers_with_tls_come_back_to_the_daemon_that_has_taken_over,

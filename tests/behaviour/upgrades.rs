@@ -7,10 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::harness::{
-    BASES, Connection, Daemon, Datagrams, Device, Driver, Event, Setup, Story, Transport, UPGRADE, Until, eventually,
-    free_port, join_target,
+    BASES, Connection, Daemon, Datagrams, Device, Driver, Event, Place, Setup, Story, Transport, UPGRADE, Until,
+    eventually, free_port, join_target,
 };
-use crate::takeover::Place;
 
 const UPGRADES: usize = 50;
 /// Each daemon has another number of shards than the one before.

@@ -1,4 +1,5 @@
-//! Proves that a shard whose loop does not turn is noticed: the watchdog is not fed, and the others say who is silent.
+//! Proves that a shard whose loop does not turn is noticed: the watchdog is not fed, and the others say who is silent; and
+//! that nothing else waits for it without end: no reload, no stop, no takeover.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -7,20 +8,35 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::ptrace;
 use nix::unistd::Pid;
+use rustix::process::Signal;
 
-use crate::harness::{BASES, Daemon, Manager, Setup, eventually};
+use crate::harness::{BASES, Daemon, Manager, Place, Setup, Taker, eventually};
 
 scenarios! {
     a_shard_that_does_not_turn_starves_the_watchdog,
+    a_reload_that_a_shard_does_not_take_is_over_all_the_same,
+    a_signal_to_stop_is_heard_while_a_reload_waits_for_a_shard,
+    a_takeover_that_waits_for_a_shard_is_over_in_time,
 }
 
 /// The watchdog's time; it is fed once a second, or as soon as every shard has told a beat.
 const WATCHDOG: Duration = Duration::from_secs(3);
+/// Long enough for any end on a busy machine.
+const LONG: Duration = Duration::from_secs(20);
 
 /// A thread that stands still until this goes. Belongs to the thread that has made it.
 struct Standstill(Pid);
 
 impl Standstill {
+    /// Stops the daemon's last shard.
+    fn of_the_last_shard(daemon: &Daemon, shards: usize) -> Option<Self> {
+        let standstill = Self::of(daemon, &format!("shard-{}", shards - 1));
+        if standstill.is_none() {
+            eprintln!("SKIPPED: threads cannot be traced here");
+        }
+        standstill
+    }
+
     /// Stops the daemon's thread of this name; `None` where tracing is not allowed.
     fn of(daemon: &Daemon, name: &str) -> Option<Self> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
@@ -69,10 +85,7 @@ fn a_shard_that_does_not_turn_starves_the_watchdog(shards: usize) {
     manager.until("READY=1");
     assert!(is_fed(&manager));
     let last = shards - 1;
-    let Some(standstill) = Standstill::of(&daemon, &format!("shard-{last}")) else {
-        eprintln!("SKIPPED: threads cannot be traced here");
-        return;
-    };
+    let Some(standstill) = Standstill::of_the_last_shard(&daemon, shards) else { return };
     daemon.until_logged("shards do not turn: the watchdog is not fed");
     if shards > 1 {
         let said = eventually("the shards that live say who is silent", || {
@@ -86,4 +99,67 @@ fn a_shard_that_does_not_turn_starves_the_watchdog(shards: usize) {
     drop(standstill);
     assert!(is_fed(&manager), "all shards turn");
     eventually("it is ready", || readiness(daemon.api()).filter(|answer| answer.starts_with("HTTP/1.1 200 ")));
+}
+
+/// Whether a shard that lives answers, and says who does not.
+fn assert_others_serve(daemon: &Daemon, shards: usize) {
+    if shards > 1 {
+        eventually("the shards that live accept", || {
+            readiness(daemon.api()).filter(|answer| answer.starts_with("HTTP/1.1 503 "))
+        });
+    }
+}
+
+fn a_reload_that_a_shard_does_not_take_is_over_all_the_same(shards: usize) {
+    let manager = Manager::new();
+    let mut daemon = manager.watch(Setup::new(shards)).start();
+    manager.until("READY=1");
+    let Some(standstill) = Standstill::of_the_last_shard(&daemon, shards) else { return };
+    daemon.signal(Signal::HUP);
+    manager.until("RELOADING=1");
+    daemon.until_logged("shards have not taken the settings in time");
+    manager.until("READY=1");
+    drop(standstill);
+    daemon.signal(Signal::HUP);
+    daemon.until_logged("the settings were reloaded");
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.exit_within(LONG).code(), Some(0));
+}
+
+fn a_signal_to_stop_is_heard_while_a_reload_waits_for_a_shard(shards: usize) {
+    let mut daemon = Setup::new(shards).limit("drain-ms-max", 60_000).start();
+    let Some(standstill) = Standstill::of_the_last_shard(&daemon, shards) else { return };
+    daemon.signal(Signal::HUP);
+    daemon.until_logged("told to reload: reading the settings");
+    eventually("the settings are read", || {
+        let mut tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap().flatten();
+        let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        (!tasks.any(|task| name(task).trim() == "reload")).then_some(())
+    });
+    daemon.signal(Signal::TERM);
+    daemon.until_logged("told to stop: draining");
+    assert!(!daemon.log().contains("have not taken the settings"), "it waited for the reload");
+    drop(standstill);
+    assert_eq!(daemon.exit_within(LONG).code(), Some(0));
+}
+
+fn a_takeover_that_waits_for_a_shard_is_over_in_time(shards: usize) {
+    let place = Place::new();
+    let daemon = place.of(Setup::new(shards)).start();
+    let mut taker = Taker::meet(&place);
+    taker.ask();
+    let Some(standstill) = Standstill::of_the_last_shard(&daemon, shards) else { return };
+    taker.say(r#"{"say":"ready"}"#);
+    let line = taker.hear();
+    assert!(line.contains("its shards do not answer in time"), "{line}");
+    daemon.until_logged("not taken over: the daemon goes on");
+    assert_others_serve(&daemon, shards);
+    // Nor is one that begins now.
+    let mut taker = Taker::meet(&place);
+    taker.say(r#"{"say":"hello","version":2}"#);
+    let line = taker.hear();
+    assert!(line.contains("its shards do not answer in time"), "{line}");
+    drop(standstill);
+    eventually("all shards serve", || readiness(daemon.api()).filter(|answer| answer.starts_with("HTTP/1.1 200 ")));
+    daemon.assert_drains();
 }

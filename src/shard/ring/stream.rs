@@ -12,6 +12,7 @@ use socket2::SockRef;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::pin::{Pin, pin};
@@ -200,6 +201,17 @@ impl Stream {
     /// Whether bytes have come that were not received.
     pub fn has_unread(&self) -> bool {
         rustix::io::ioctl_fionread(&self.0.fd).is_ok_and(|bytes| bytes > 0)
+    }
+
+    /// Whether a byte has ever come, received or not; also where the kernel does not say.
+    pub fn has_received(&self) -> bool {
+        let mut info: MaybeUninit<libc::tcp_info> = MaybeUninit::zeroed();
+        let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
+        let (fd, at) = (self.0.fd.as_raw_fd(), info.as_mut_ptr().cast());
+        // SAFETY: the kernel writes at most `len` bytes to where that many are, which outlive the call.
+        let result = unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, at, &mut len) };
+        // SAFETY: it is made of numbers alone, of which any bits are one, and was zeroed.
+        result != 0 || unsafe { info.assume_init() }.tcpi_bytes_received > 0
     }
 
     /// Bytes that were sent and that the other end has not acknowledged.

@@ -90,6 +90,13 @@ impl Manager {
         }
     }
 
+    /// Fills the queue, so that it takes no notice until one is read.
+    pub fn fill(&self) {
+        let other = UnixDatagram::unbound().unwrap();
+        other.set_nonblocking(true).unwrap();
+        while other.send_to(b"FILLED=1", &self.path).is_ok() {}
+    }
+
     /// Takes all notices that have come.
     pub fn take_notices(&self) {
         while self.notice_within(Duration::from_millis(1)).is_some() {}

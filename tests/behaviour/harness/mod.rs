@@ -7,6 +7,7 @@ mod driver;
 mod http;
 mod line;
 mod manager;
+mod meeting;
 mod message;
 mod metrics;
 mod process;
@@ -20,6 +21,7 @@ pub use driver::Driver;
 pub use http::Connection;
 pub use line::{seal, seal_last};
 pub use manager::Manager;
+pub use meeting::{Place, Taker};
 pub use message::{Addr, Event, close, pattern, request, write};
 pub use metrics::Metrics;
 pub use process::{
