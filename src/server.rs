@@ -147,11 +147,11 @@ pub fn run(mut loaded: Loaded, loader: Loader) -> Result<ProcessEnd, StartError>
     let shards = loaded.config.shards;
     let (events, mut happened) = mpsc::channel(shards + EVENTS_BEYOND_SHARDS);
     watch_signals(events.clone())?;
-    let listeners = inheritance.api_listeners(&mut loaded.config)?;
-    inheritance.make_meeting(&loaded.config)?;
-    let rules = Arc::new(reload::rules(&loaded.config, descriptors));
     let vitals = Vitals::new(shards);
     let service = Service::start(vitals.clone()).map_err(StartError::Thread)?;
+    let listeners = inheritance.api_listeners(&mut loaded, &service)?;
+    inheritance.make_meeting(&loaded.config)?;
+    let rules = Arc::new(reload::rules(&loaded.config, descriptors));
     let shared = start_shards(&loaded.config, &rules, listeners, &vitals, &events)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(StartError::Thread)?;
     runtime.block_on(async {

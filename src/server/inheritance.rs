@@ -4,7 +4,7 @@
 //! **Not here.** The way from one daemon to the next (`takeover`), and from the service manager (`service::handed`).
 
 use super::{Event, RESTART_WAIT, StartError, pause};
-use crate::config::{Config, Switch};
+use crate::config::{Config, Loaded, Origin, Switch};
 use crate::service::Service;
 use crate::service::handed::{self, Inherited};
 use crate::shard::accept::Entrance;
@@ -17,6 +17,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
 use tokio::sync::mpsc;
+
+/// The settings that say where the API is, and where it is with TLS.
+const PLAIN_SETTINGS: &str = "--host, --port";
+const TLS_SETTINGS: &str = "--tls-host, --tls-port";
 
 /// The sockets of those before, and who they were.
 pub(super) struct Inheritance {
@@ -40,8 +44,23 @@ impl Inheritance {
     }
 
     /// The API's listeners, of each shard: those that were inherited, else our own. Where the first are, is where the API
-    /// is, whatever the settings say: those of a .socket unit or of the daemon that is taken over may be elsewhere.
-    pub(super) fn api_listeners(&mut self, config: &mut Config) -> Result<Vec<Vec<(Socket, Entrance)>>, StartError> {
+    /// is, whatever the settings say: those of a .socket unit or of the daemon that is taken over may be elsewhere, which is
+    /// warned of where the settings say anything.
+    pub(super) fn api_listeners(
+        &mut self,
+        loaded: &mut Loaded,
+        service: &Service,
+    ) -> Result<Vec<Vec<(Socket, Entrance)>>, StartError> {
+        if self.sockets.is_stale {
+            // They may hold the address.
+            service.unstore_api();
+        }
+        let is_set = |names: &[&str]| {
+            let mut set = loaded.settings.iter().filter(|setting| setting.origin != Origin::Default);
+            set.any(|setting| names.contains(&setting.name()))
+        };
+        let (is_set, is_tls_set) = (is_set(&["host", "port"]), is_set(&["tls_host", "tls_port"]));
+        let config = &mut loaded.config;
         let (plain, tls) = (std::mem::take(&mut self.sockets.api), std::mem::take(&mut self.sockets.tls));
         let mut listeners: Vec<Vec<(Socket, Entrance)>> = (0..config.shards).map(|_| Vec::new()).collect();
         let mut add = |sockets: Vec<Vec<Socket>>, entrance| {
@@ -49,14 +68,20 @@ impl Inheritance {
                 own.extend(sockets.into_iter().map(|socket| (socket, entrance)));
             }
         };
-        let (address, sockets) = listen(plain, config.api_address, config, "--host, --port")?;
+        if is_set {
+            warn_if_elsewhere(&plain, config.api_address, PLAIN_SETTINGS);
+        }
+        let (address, sockets) = listen(plain, config.api_address, config, PLAIN_SETTINGS)?;
         add(sockets, Entrance::Plain);
         (config.api_address, config.access.api_port) = (address, address.port());
         if config.tls.is_none() && !tls.is_empty() {
             tracing::warn!("a listener for TLS was handed over, and no TLS is set: it is closed");
         }
         if let Some(address) = config.tls.as_ref().map(|tls| tls.address) {
-            let (address, sockets) = listen(tls, address, config, "--tls-host, --tls-port")?;
+            if is_tls_set {
+                warn_if_elsewhere(&tls, address, TLS_SETTINGS);
+            }
+            let (address, sockets) = listen(tls, address, config, TLS_SETTINGS)?;
             add(sockets, Entrance::Tls);
             config.tls.iter_mut().for_each(|tls| tls.address = address);
             config.access.api_tls_port = Some(address.port());
@@ -99,6 +124,22 @@ impl Inheritance {
         let taken_over = move || drop(events.blocking_send(Event::TakenOver));
         let serve = move || takeover::serve(&meeting, &peers, &vitals, taken_over);
         std::thread::Builder::new().name("takeover".into()).spawn(serve).map(drop).map_err(StartError::Thread)
+    }
+}
+
+/// Warns where none of the listeners that were inherited is where the settings say.
+fn warn_if_elsewhere(inherited: &[Socket], wanted: SocketAddr, settings: &'static str) {
+    let is_wanted = |address: &SocketAddr| {
+        // A wildcard of either family may serve both.
+        let is_same = address.ip() == wanted.ip() || (address.ip().is_unspecified() && wanted.ip().is_unspecified());
+        is_same && address.port() == wanted.port()
+    };
+    let addresses: Vec<SocketAddr> = inherited.iter().filter_map(handed::listening_on).collect();
+    if !addresses.is_empty() && !addresses.iter().any(is_wanted) {
+        tracing::warn!(
+            settings, set = %wanted, ?addresses,
+            "the API listens where it was handed a listener, and not where the settings say"
+        );
     }
 }
 

@@ -15,6 +15,9 @@ use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 
+/// What a .socket unit may call its listeners for TLS, whichever port they have.
+const UNIT_TLS: &str = "api-tls";
+
 /// What a daemon starts with.
 #[derive(Debug, Default)]
 pub struct Inherited {
@@ -26,6 +29,8 @@ pub struct Inherited {
     pub ports: Vec<Handed>,
     /// Whether the manager's store has had some, and has them still, taken or not.
     pub was_stored: bool,
+    /// Whether listeners of the API are among those that are not taken.
+    pub is_stale: bool,
 }
 
 /// Why what was handed over is not taken.
@@ -66,6 +71,7 @@ pub fn inherited(api: SocketAddr, tls: Option<SocketAddr>) -> Result<Inherited, 
             units.ports.push(Handed::of_port(socket).ok_or(HandedError::NoListener { name })?);
             continue;
         }
+        let is_named_tls = name == UNIT_TLS;
         let address = listening_on(&socket).ok_or(HandedError::NoListener { name })?;
         if is_stored {
             // Elsewhere than the settings say, it is closed.
@@ -73,10 +79,12 @@ pub fn inherited(api: SocketAddr, tls: Option<SocketAddr>) -> Result<Inherited, 
                 stored.api.push(socket);
             } else if Some(address) == tls {
                 stored.tls.push(socket);
+            } else {
+                units.is_stale = true;
             }
             continue;
         }
-        if tls.is_some_and(|tls| tls.port() == address.port()) {
+        if is_named_tls || tls.is_some_and(|tls| tls.port() == address.port()) {
             units.tls.push(socket);
             continue;
         }
@@ -89,6 +97,8 @@ pub fn inherited(api: SocketAddr, tls: Option<SocketAddr>) -> Result<Inherited, 
     for (unit, stored) in [(&mut units.api, stored.api), (&mut units.tls, stored.tls)] {
         if unit.is_empty() {
             *unit = stored;
+        } else {
+            units.is_stale |= !stored.is_empty();
         }
     }
     Ok(units)

@@ -49,7 +49,7 @@ enum Notice {
     Reloading,
     Stopping,
     Store(Vec<Handed>, oneshot::Sender<()>),
-    Unstore,
+    Unstore(&'static [&'static str]),
 }
 
 impl Service {
@@ -100,7 +100,12 @@ impl Service {
 
     /// Has the manager forget what was left with it: this daemon has it.
     pub fn unstore(&self) {
-        self.give(Notice::Unstore);
+        self.give(Notice::Unstore(&[STORED_API, STORED_TLS, STORED_PORT]));
+    }
+
+    /// Has the manager close the API's listeners that were left with it, while a daemon starts that is elsewhere.
+    pub fn unstore_api(&self) {
+        self.give(Notice::Unstore(&[STORED_API, STORED_TLS]));
     }
 
     fn give(&self, notice: Notice) {
@@ -119,10 +124,16 @@ struct Teller {
 }
 
 impl Teller {
-    /// Tells what is given, and feeds the watchdog from the first notice on, for as long as the process lives.
+    /// Tells what is given, and feeds the watchdog from when the daemon is ready, for as long as the process lives.
     fn run(mut self, given: &Receiver<Notice>) {
-        let Ok(first) = given.recv() else { return };
-        self.tell(first);
+        loop {
+            let Ok(notice) = given.recv() else { return };
+            let is_ready = matches!(notice, Notice::Ready(_));
+            self.tell(notice);
+            if is_ready {
+                break;
+            }
+        }
         let Some(time) = self.watchdog else {
             return given.iter().for_each(|notice| self.tell(notice));
         };
@@ -146,8 +157,8 @@ impl Teller {
                 self.store(&sockets);
                 let _ = done.send(());
             }
-            Notice::Unstore => {
-                for name in [STORED_API, STORED_TLS, STORED_PORT] {
+            Notice::Unstore(names) => {
+                for name in names {
                     self.send(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
                 }
             }

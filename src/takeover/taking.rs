@@ -69,7 +69,7 @@ impl Taken {
         let (api, tls) = (listeners(api), listeners(tls));
         let port = |descriptor| Handed::of_port(Socket::from(descriptor)).ok_or(TakeoverError::Socket);
         let ports = descriptors.map(port).collect::<Result<_, _>>()?;
-        self.sockets = Inherited { api, tls, ports, was_stored: false };
+        self.sockets = Inherited { api, tls, ports, ..Inherited::default() };
         Ok(())
     }
 }

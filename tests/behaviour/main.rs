@@ -29,6 +29,7 @@ mod reload_limits;
 mod service_manager;
 mod sources;
 mod stopping;
+mod stored_sockets;
 mod stories;
 mod takeover;
 mod tap;
