@@ -15,7 +15,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::io::copy_bidirectional_with_sizes;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -67,12 +67,51 @@ async fn secured(stream: TcpStream) -> io::Result<TcpStream> {
     Ok(near)
 }
 
-async fn pass(mut inward: TcpStream, mut outward: TlsStream<TcpStream>) {
-    if copy_bidirectional_with_sizes(&mut inward, &mut outward, HELD_BYTES, HELD_BYTES).await.is_err() {
+/// How one direction ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Passed {
+    /// Its source ended in order, and its target was told.
+    Whole,
+    /// Its source was reset.
+    Reset,
+}
+
+async fn pass(inward: TcpStream, outward: TlsStream<TcpStream>) {
+    let (mut from_inward, mut to_inward) = tokio::io::split(inward);
+    let (mut from_outward, mut to_outward) = tokio::io::split(outward);
+    let passed = {
+        let up = pass_on(&mut from_inward, &mut to_outward);
+        let down = pass_on(&mut from_outward, &mut to_inward);
+        tokio::pin!(up, down);
+        tokio::select! {
+            // A reset of one side is one of both.
+            passed = &mut up => if passed == Passed::Whole { down.await } else { passed },
+            passed = &mut down => if passed == Passed::Whole { up.await } else { passed },
+        }
+    };
+    if passed == Passed::Reset {
         // Fails only where the connection is gone, which is as good.
-        let _ = reset_on_close(&inward);
-        let _ = reset_on_close(outward.get_ref().0);
+        let _ = reset_on_close(&from_inward.unsplit(to_inward));
+        let _ = reset_on_close(from_outward.unsplit(to_outward).get_ref().0);
     }
+}
+
+/// Passes bytes on to the end of their source. Where the target takes no more they are dropped from then on: who is at the
+/// other end learns of it behind what comes the other way.
+async fn pass_on(source: &mut (impl AsyncRead + Unpin), target: &mut (impl AsyncWrite + Unpin)) -> Passed {
+    let mut bytes = vec![0; HELD_BYTES];
+    let mut takes_more = true;
+    loop {
+        let count = match source.read(&mut bytes).await {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(_) => return Passed::Reset,
+        };
+        takes_more = takes_more && target.write_all(&bytes[..count]).await.is_ok() && target.flush().await.is_ok();
+    }
+    // Fails only where the connection is gone.
+    let _ = target.shutdown().await;
+    Passed::Whole
 }
 
 /// Two ends of one connection.
