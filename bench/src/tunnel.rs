@@ -11,18 +11,18 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 /// How long a handshake may take.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(20);
-/// What is held each way, and by the kernel of each end of the pair.
+/// What is held each way.
 const HELD_BYTES: usize = 16 << 10;
 
 /// What a connection's bytes are wrapped in.
@@ -114,18 +114,11 @@ async fn pass_on(source: &mut (impl AsyncRead + Unpin), target: &mut (impl Async
     Passed::Whole
 }
 
-/// Two ends of one connection.
+/// Two ends of one connection. Their buffers are as the kernel has them: behind one that is smaller than a segment of the
+/// loopback, a peer probes ever more rarely, and stands still for seconds.
 async fn pair() -> io::Result<(TcpStream, TcpStream)> {
-    let small = || -> io::Result<TcpSocket> {
-        let socket = TcpSocket::new_v4()?;
-        socket.set_recv_buffer_size(HELD_BYTES as u32)?;
-        socket.set_send_buffer_size(HELD_BYTES as u32)?;
-        Ok(socket)
-    };
-    let listening = small()?;
-    listening.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-    let listener: TcpListener = listening.listen(1)?;
-    let (one, (other, from)) = tokio::try_join!(small()?.connect(listener.local_addr()?), listener.accept())?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let (one, (other, from)) = tokio::try_join!(TcpStream::connect(listener.local_addr()?), listener.accept())?;
     if one.local_addr()? != from {
         return Err(io::Error::other("somebody else connected"));
     }
