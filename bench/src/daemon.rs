@@ -50,8 +50,22 @@ impl Daemon {
     /// # Errors
     /// Where it cannot be started, or does not answer within 10 s.
     pub async fn start(launch: &Launch) -> io::Result<Daemon> {
+        let mut daemon = Daemon::spawn(launch)?;
+        let is_there = async || {
+            let answer = http::get(launch.api, "/api/server/healthz", &launch.token).await;
+            answer.is_ok_and(|answer| answer.status == 200)
+        };
+        daemon.wait_until(launch, is_there).await?;
+        Ok(daemon)
+    }
+
+    /// Starts the daemon, and does not wait.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn spawn(launch: &Launch) -> io::Result<Daemon> {
         let log = OpenOptions::new().create(true).append(true).open(&launch.log)?;
-        let mut child = Command::new(&launch.program)
+        let child = Command::new(&launch.program)
             .args(["-b", &launch.api.ip().to_string(), "-p", &launch.api.port().to_string()])
             .args(["-w", &launch.shards.to_string()])
             .args(&launch.flags)
@@ -64,14 +78,20 @@ impl Daemon {
             .kill_on_drop(true)
             .spawn()?;
         let pid = child.id().ok_or_else(|| io::Error::other("the daemon ended at once"))?;
+        Ok(Daemon { child, pid })
+    }
+
+    /// Waits until something holds of it.
+    ///
+    /// # Errors
+    /// Where it ends before, or 10 s pass.
+    pub async fn wait_until(&mut self, launch: &Launch, mut holds: impl AsyncFnMut() -> bool) -> io::Result<()> {
         let until = Instant::now() + START_TIME_MAX;
         loop {
-            if let Ok(answer) = http::get(launch.api, "/api/server/healthz", &launch.token).await
-                && answer.status == 200
-            {
-                return Ok(Daemon { child, pid });
+            if holds().await {
+                return Ok(());
             }
-            if let Some(status) = child.try_wait()? {
+            if let Some(status) = self.child.try_wait()? {
                 return Err(io::Error::other(format!("the daemon ended with {status}, see {}", launch.log.display())));
             }
             if Instant::now() > until {

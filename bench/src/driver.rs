@@ -3,6 +3,7 @@
 //! **Invariants.** Every join is bounded in time. Nothing that follows the answer is lost.
 //! **Not here.** Frames (`websocket`) and messages (the daemon's own codec).
 
+use crate::tunnel::Wire;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -23,12 +24,16 @@ const KEY_ANSWER: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 pub struct Join<'a> {
     /// Where the daemon listens for drivers.
     pub api: SocketAddr,
+    /// How it is spoken to there.
+    pub wire: Wire,
     /// One of the two base paths.
     pub base: &'a str,
     /// The port's transport.
     pub transport: Transport,
     /// The port's number.
     pub port: u16,
+    /// How devices speak on a TCP port.
+    pub devices: Wire,
     /// The accept list, as it is written.
     pub accept: &'a str,
     /// The token.
@@ -82,6 +87,7 @@ async fn upgrade(join: &Join<'_>) -> Result<Joined, JoinError> {
     }
     let mut stream = socket.connect(join.api).await?;
     stream.set_nodelay(true)?;
+    stream = join.wire.over(stream).await?;
     stream.write_all(request(join).as_bytes()).await?;
     let mut bytes = Vec::new();
     let head_bytes = loop {
@@ -106,11 +112,11 @@ async fn upgrade(join: &Join<'_>) -> Result<Joined, JoinError> {
 
 fn request(join: &Join<'_>) -> String {
     let Join { api, base, transport, port, accept, token, .. } = join;
+    let route = if join.devices == Wire::Tls { "tls" } else { transport.name() };
     let accept = accept.replace(' ', "%20");
     format!(
-        "GET {base}/{}_dispatch?port={port}&accept={accept} HTTP/1.1\r\nHost: {api}\r\nUpgrade: websocket\r\n\
+        "GET {base}/{route}_dispatch?port={port}&accept={accept} HTTP/1.1\r\nHost: {api}\r\nUpgrade: websocket\r\n\
          Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\
-         Authorization: Bearer {token}\r\nX-Module-ID: mod-bench\r\n\r\n",
-        transport.name()
+         Authorization: Bearer {token}\r\nX-Module-ID: mod-bench\r\n\r\n"
     )
 }

@@ -6,4 +6,5 @@ pub mod device;
 pub mod driver;
 pub mod http;
 pub mod proc;
+pub mod tunnel;
 pub mod websocket;

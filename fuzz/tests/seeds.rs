@@ -39,3 +39,38 @@ fn the_seeds_of_websockets_hold() {
 fn the_seeds_of_the_port_model_hold() {
     run("port_model", uring_dispatch_fuzz::port_model::check);
 }
+
+#[test]
+fn the_seeds_of_certificates_and_keys_hold() {
+    run("certificate", uring_dispatch_fuzz::certificate::check);
+}
+
+#[test]
+fn the_seeds_of_configuration_files_hold() {
+    run("config_file", uring_dispatch_fuzz::config_file::check);
+}
+
+#[test]
+fn the_seeds_of_forwarded_addresses_hold() {
+    run("forwarded", uring_dispatch_fuzz::forwarded::check);
+}
+
+#[test]
+fn the_seeds_of_queries_of_lists_hold() {
+    run("list_query", uring_dispatch_fuzz::list_query::check);
+}
+
+#[test]
+fn the_seeds_of_headers_of_balancers_hold() {
+    run("proxy_header", uring_dispatch_fuzz::proxy_header::check);
+}
+
+#[test]
+fn the_seeds_of_taps_hold() {
+    run("tap", uring_dispatch_fuzz::tap::check);
+}
+
+#[test]
+fn the_seeds_of_tls_hold() {
+    run("tls", uring_dispatch_fuzz::tls::check);
+}

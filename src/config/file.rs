@@ -36,14 +36,14 @@ pub struct ConfigFile {
     readers: Readers,
 }
 
-/// One setting of the file.
-pub(super) struct Entry {
+/// One setting of the file. May be a secret, so it has no `Debug` form.
+pub struct Entry {
     /// Its value as its flag would take it; a list is joined by commas.
-    pub(super) text: String,
+    pub text: String,
     /// Where the value stands.
-    pub(super) position: Position,
+    pub position: Position,
     /// The elements of a list, with where each stands.
-    pub(super) elements: Vec<(String, Position)>,
+    pub elements: Vec<(String, Position)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +106,11 @@ fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
     Ok(ConfigFile { path: path.to_owned(), entries: parse(path, &text)?, readers })
 }
 
-fn parse(path: &Path, text: &str) -> Result<HashMap<String, Entry>, ConfigError> {
+/// Reads the text of the file at `path`, and gives what it says of each setting, by its key.
+///
+/// # Errors
+/// The first place where it is no TOML, or says what no setting takes.
+pub fn parse(path: &Path, text: &str) -> Result<HashMap<String, Entry>, ConfigError> {
     let position = |offset| Position::of(path.to_owned(), text, offset);
     let table = DeTable::parse(text).map_err(|error| ConfigError::Syntax {
         position: position(error.span().map_or(0, |span| span.start)),

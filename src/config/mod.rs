@@ -10,7 +10,7 @@ mod changes;
 pub mod effective;
 mod environment;
 mod error;
-mod file;
+pub mod file;
 mod http_url;
 mod limit_arguments;
 mod loader;

@@ -11,12 +11,12 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddrV4};
 /// The address, in canonical form, that a request came from, as far as proxies that are believed tell; `None` where they do
 /// not. `X-Forwarded-For` goes before the standard's header, as most proxies write it.
 pub fn origin(head: &RequestHead<'_>, is_believed: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
-    let mut entries: Vec<Option<IpAddr>> = list(head, "x-forwarded-for").map(node).collect();
+    let mut entries: Vec<Option<IpAddr>> = list(head, "x-forwarded-for").into_iter().map(node).collect();
     if entries.is_empty() {
-        entries = list(head, "forwarded").map(for_of).collect();
+        entries = list(head, "forwarded").into_iter().map(for_of).collect();
     }
     let mut origin = None;
-    for entry in entries.into_iter().rev() {
+    for entry in entries {
         let Some(ip) = entry else { break };
         origin = Some(ip);
         if !is_believed(ip) {
@@ -26,24 +26,37 @@ pub fn origin(head: &RequestHead<'_>, is_believed: impl Fn(IpAddr) -> bool) -> O
     origin
 }
 
-/// The entries of a header that is a list, of all its lines.
-fn list<'a>(head: &'a RequestHead<'_>, name: &'a str) -> impl Iterator<Item = &'a str> {
-    head.values(name).flat_map(|line| split(line, ',')).filter(|entry| !entry.is_empty())
+/// The entries of a header that is a list, of all its lines, the last first.
+fn list<'a>(head: &RequestHead<'a>, name: &str) -> Vec<&'a str> {
+    let lines: Vec<&str> = head.values(name).collect();
+    lines.into_iter().rev().flat_map(|line| parts(line, ',')).filter(|entry| !entry.is_empty()).collect()
 }
 
-/// The parts between separators that stand outside quotes, blanks around them trimmed.
-fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
+/// The parts between separators that stand outside quotes, the last first, blanks around them trimmed. They are told apart
+/// from the end, as a client may have opened a quote before a proxy added its part.
+fn parts(text: &str, separator: char) -> impl Iterator<Item = &str> {
     let mut is_quoted = false;
-    text.split(move |char| {
-        is_quoted ^= char == '"';
-        char == separator && !is_quoted
+    let marks = text.rmatch_indices(['"', separator]).filter(move |&(at, mark)| {
+        let is_quote = mark == "\"";
+        is_quoted ^= is_quote && !is_escaped(&text[..at]);
+        !is_quote && !is_quoted
+    });
+    let mut end = text.len();
+    marks.map(|(at, _)| Some(at)).chain([None]).map(move |at| {
+        let part = &text[at.map_or(0, |at| at + 1)..end];
+        end = at.unwrap_or_default();
+        part.trim()
     })
-    .map(str::trim)
+}
+
+/// Whether what follows `before` stands for itself.
+fn is_escaped(before: &str) -> bool {
+    before.bytes().rev().take_while(|&byte| byte == b'\\').count() % 2 == 1
 }
 
 /// The `for` of an element of `Forwarded`.
 fn for_of(element: &str) -> Option<IpAddr> {
-    let mut pairs = split(element, ';').filter_map(|pair| pair.split_once('='));
+    let mut pairs = parts(element, ';').filter_map(|pair| pair.split_once('='));
     pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case("for")).and_then(|(_, value)| node(value))
 }
 
@@ -93,6 +106,11 @@ mod tests {
             ("Forwarded: for=_hidden\r\n", None),
             ("Forwarded: proto=http\r\n", None),
             ("Forwarded: for=198.51.100.9\r\nX-Forwarded-For: 192.0.2.7\r\n", Some("192.0.2.7")),
+            // A quote that the client has opened does not reach over what a proxy adds.
+            ("X-Forwarded-For: \", 192.0.2.7\r\n", Some("192.0.2.7")),
+            ("Forwarded: for=9.9.9.9;x=\", for=192.0.2.7\r\n", Some("192.0.2.7")),
+            ("Forwarded: for=9.9.9.9;x=\", for=192.0.2.7;host=\"a\\\", for=9.9.9.9\"\r\n", Some("192.0.2.7")),
+            ("Forwarded: for=192.0.2.7;host=\"\\\\\", for=10.0.0.1\r\n", Some("192.0.2.7")),
         ] {
             assert_eq!(origin_of(lines).as_deref(), expected, "{lines}");
         }

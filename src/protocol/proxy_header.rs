@@ -15,6 +15,8 @@ const LINE_START: &[u8] = b"PROXY ";
 const BINARY_START: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Behind its start, a header of version 2 has a command, a family and the length of the rest.
 const BINARY_HEAD_BYTES: usize = 16;
+/// The command of version 2 for a connection of the balancer's own.
+const LOCAL: u8 = 0x20;
 
 /// Whose connection it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +70,10 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Origin, usize)>, ProxyFault> {
         return Err(ProxyFault::Missing);
     };
     let Some(header) = end.and_then(|end| bytes.get(..end)) else { return Ok(None) };
+    // What such a header says besides is to be passed over, and the library would check it.
+    if header.strip_prefix(BINARY_START).is_some_and(|rest| rest.starts_with(&[LOCAL])) {
+        return Ok(Some((Origin::Balancer, header.len())));
+    }
     let config = ParseConfig { include_tlvs: false, ..ParseConfig::default() };
     let (parsed, parsed_bytes) = ProxyHeader::parse(header, config).map_err(|_| ProxyFault::Malformed)?;
     if parsed_bytes != header.len() {
@@ -139,6 +145,9 @@ mod tests {
             b"PROXY UNKNOWN ffff::1 ::1 1 2\r\n".to_vec(),
             binary(0x20, 0, &[]),
             binary(0x20, 0x11, &[0; 12]),
+            // Of its own connection a balancer may say anything, which is passed over.
+            binary(0x20, 0x11, &[]),
+            binary(0x20, 0x41, &[7; 3]),
             binary(0x21, 0, &[]),
             binary(0x21, 0x31, &[0; 216]),
             binary(0x21, 0x12, &[0; 12]),

@@ -5,6 +5,7 @@
 //! **Not here.** What is expected of it.
 
 use dispatch_bench::driver::{Join, JoinError, join};
+use dispatch_bench::tunnel::Wire;
 use dispatch_bench::websocket::{FIN, Frame, Frames, append, append_close, opcode};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead as _, BufReader};
@@ -61,9 +62,11 @@ impl Baseline {
     pub async fn try_join(&self, port: u16, receive_bytes: Option<u32>) -> Result<Driver, JoinError> {
         let join_port = Join {
             api: self.api,
+            wire: Wire::Plain,
             base: "/api/server",
             transport: self.transport,
             port,
+            devices: Wire::Plain,
             accept: "127.0.0.1",
             token: "none",
             receive_bytes,

@@ -8,6 +8,7 @@ use crate::plan::{Plan, PortPlan};
 use crate::session::Session;
 use dispatch_bench::driver::{self, Join, JoinError, Joined};
 use dispatch_bench::http;
+use dispatch_bench::tunnel::Wire;
 use std::io;
 use std::num::NonZeroU16;
 use std::time::Duration;
@@ -66,9 +67,11 @@ async fn join(plan: &Plan, port: PortPlan) -> Result<Joined, NotJoined> {
     let accept = plan.accept();
     let join = Join {
         api: plan.api,
+        wire: Wire::Plain,
         base: &plan.base,
         transport: port.transport,
         port: port.number,
+        devices: Wire::Plain,
         accept: &accept,
         token: &plan.token,
         receive_bytes: None,

@@ -1,11 +1,13 @@
 //! The command line of the soak, and what the daemon is started with.
 //!
 //! **Invariants.** The daemon's bounds are small, so that endings are frequent; actors go by the same numbers.
-//! **Not here.** What runs (`run`, `restarts`).
+//! **Not here.** What runs (`run`, `restarts`, `takeovers`).
 
 use super::world::{Bounds, Topology};
 use clap::Parser;
 use dispatch_bench::daemon::Launch;
+use dispatch_bench::tunnel;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -34,6 +36,9 @@ pub struct Arguments {
     /// Drains under full load instead, this many times
     #[arg(long, default_value = "0")]
     pub restarts: u32,
+    /// Daemons that take the one before over in the middle of the load, this many
+    #[arg(long, default_value = "0", conflicts_with = "restarts")]
+    pub takeovers: u32,
     /// The daemon's program
     #[arg(long, value_name = "PATH")]
     pub daemon: PathBuf,
@@ -64,8 +69,15 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// How the daemon is started.
-    pub fn launch(&self) -> Launch {
+    /// How the daemon is started. Its certificate and the socket to take it over are made beside its log.
+    ///
+    /// # Errors
+    /// Where the certificate cannot be written.
+    pub fn launch(&self) -> io::Result<Launch> {
+        let beside = |extension: &str| self.log.with_extension(format!("{}.{extension}", self.base_port));
+        let (certificate, key) = (beside("crt"), beside("key"));
+        tunnel::write_certificate(&certificate, &key)?;
+        let text = |path: PathBuf| path.display().to_string();
         let bounds = [
             ("--stall-ms-max", STALL_MS.to_string()),
             ("--credit-wait-ms-max", "3000".to_owned()),
@@ -79,11 +91,16 @@ impl Arguments {
             ("--write-window-bytes-max", "65536".to_owned()),
             ("--receive-buffers", "64".to_owned()),
             ("--ring-entries", "256".to_owned()),
+            ("--tls-cert", text(certificate)),
+            ("--tls-key", text(key)),
+            ("--tls-port", self.topology().api_tls.to_string()),
+            ("--takeover-socket", text(beside("socket"))),
+            ("--takeover-wait-ms-max", "5000".to_owned()),
         ];
         let is_overridden = |flag: &str| self.flags.iter().any(|given| given.split('=').next() == Some(flag));
         let bounds = bounds.into_iter().filter(|(flag, _)| !is_overridden(flag));
         let bounds = bounds.map(|(flag, value)| format!("{flag}={value}"));
-        Launch {
+        Ok(Launch {
             program: self.daemon.clone(),
             api: SocketAddr::from((Ipv4Addr::LOCALHOST, self.base_port)),
             shards: self.shards,
@@ -91,7 +108,7 @@ impl Arguments {
             token: "soak".to_owned(),
             log_level: self.log_level.clone(),
             log: self.log.clone(),
-        }
+        })
     }
 
     /// The ports.

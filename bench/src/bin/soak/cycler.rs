@@ -7,6 +7,7 @@
 use super::tally::Count;
 use super::world::World;
 use dispatch_bench::driver::{self, Join, Joined};
+use dispatch_bench::tunnel::Wire;
 use dispatch_bench::websocket::{self, Frame, Frames};
 use dispatch_bench::{device, http};
 use rand::Rng;
@@ -34,7 +35,8 @@ enum Opening {
 
 /// Cycles the port until the run stops.
 pub async fn act(world: Rc<World>, port: u16, mut rng: ChaCha8Rng) {
-    let mut opening = Opening::Afresh;
+    // After a takeover, devices of the round before may still be there.
+    let mut opening = if world.round == 0 { Opening::Afresh } else { Opening::Unknown };
     while !world.is_stopping() {
         let cycled = tokio::time::timeout(CYCLE_TIME_MAX, cycle(&world, port, opening, &mut rng)).await;
         match cycled {
@@ -59,9 +61,11 @@ pub async fn act(world: Rc<World>, port: u16, mut rng: ChaCha8Rng) {
 async fn cycle(world: &World, port: u16, opening: Opening, rng: &mut ChaCha8Rng) -> Result<Opening, String> {
     let join = Join {
         api: world.api,
+        wire: Wire::Plain,
         base: "/api/server",
         transport: Transport::Tcp,
         port,
+        devices: Wire::Plain,
         accept: ACCEPT,
         token: &world.token,
         receive_bytes: None,

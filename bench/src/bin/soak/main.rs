@@ -18,6 +18,7 @@ mod requester;
 mod restarts;
 mod run;
 mod session;
+mod takeovers;
 mod tally;
 mod tcp_check;
 mod tcp_device;

@@ -27,7 +27,7 @@ const LOAD_MS: std::ops::Range<u64> = 1_500..6_000;
 /// # Errors
 /// Where the daemon cannot be started.
 pub async fn run(arguments: &Arguments, rounds: u32) -> io::Result<u64> {
-    let launch = arguments.launch();
+    let launch = arguments.launch()?;
     let mut rng = ChaCha8Rng::seed_from_u64(arguments.seed);
     let tally = Rc::new(Tally::default());
     let mut last = Sample::default();

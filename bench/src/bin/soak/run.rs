@@ -1,7 +1,7 @@
 //! A soak: the daemon is started, loaded for a while, emptied, compared with its start, and stopped.
 //!
 //! **Invariants.** Actors end before the wardens, so that those see every device end.
-//! **Not here.** What actors do; drains under load (`restarts`).
+//! **Not here.** What actors do; drains under load (`restarts`); upgrades in the middle of it (`takeovers`).
 
 use super::arguments::{Arguments, DRAIN_TIME_MAX};
 use super::baseline::{self, Sample};
@@ -9,7 +9,7 @@ use super::plan::Plan;
 use super::report::{self, Summary};
 use super::tally::Count;
 use super::world::World;
-use super::{cycler, pattern, requester, session, tcp_device, udp_device};
+use super::{cycler, pattern, requester, session, takeovers, tcp_device, udp_device};
 use dispatch_bench::daemon::Daemon;
 use dispatch_bench::http::ShardReport;
 use dispatch_bench::proc;
@@ -43,13 +43,18 @@ pub struct Actors {
 /// # Errors
 /// Where the daemon cannot be started or asked.
 pub async fn run(arguments: &Arguments) -> io::Result<u64> {
-    let launch = arguments.launch();
+    let launch = arguments.launch()?;
     let mut daemon = Daemon::start(&launch).await?;
-    let world = World::new(launch.api, launch.token.clone(), arguments.topology(), arguments.bounds(), Rc::default());
+    let mut world =
+        World::new(launch.api, launch.token.clone(), arguments.topology(), arguments.bounds(), Rc::default());
     let start = Sample::baseline(world.api, &world.token, daemon.pid()).await?;
     let mut actors = start_actors(&world, arguments, arguments.seed).await;
-    let time = Duration::from_secs_f64(arguments.minutes * 60.0);
-    let peak = watch(&world, &mut daemon, time).await?;
+    let time = Duration::from_secs_f64(arguments.minutes * 60.0 / f64::from(arguments.takeovers + 1));
+    let mut peak = watch(&world, &mut daemon, time).await?;
+    for _ in 0..arguments.takeovers {
+        (daemon, world, actors) = takeovers::take_over(arguments, &launch, daemon, &world, actors).await?;
+        peak = peak.peak(&watch(&world, &mut daemon, time).await?);
+    }
     world.stop();
     join_all(&world, &mut actors.others, "an actor").await;
     // What is on its way arrives.

@@ -11,6 +11,7 @@ use super::tcp_check::TcpCheck;
 use super::udp_check::UdpCheck;
 use super::world::World;
 use dispatch_bench::driver::{self, Join, JoinError};
+use dispatch_bench::tunnel::Wire;
 use dispatch_bench::websocket::{self, FIN, Frame, Frames, opcode};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -85,11 +86,14 @@ pub enum End {
 pub async fn live(world: &Rc<World>, plan: Plan, rng: &mut ChaCha8Rng) {
     let writer = rng.random();
     let bases = ["/api/server", "/api/dispatch/v1"];
+    let wire = if rng.random_bool(0.3) { Wire::Tls } else { Wire::Plain };
     let join = Join {
-        api: world.api,
+        api: if wire == Wire::Tls { world.api_tls } else { world.api },
+        wire,
         base: bases[rng.random_range(0..2)],
         transport: plan.transport,
         port: plan.port,
+        devices: world.topology.wire_of(plan.port),
         accept: plan.accept.text(),
         token: &world.token,
         receive_bytes: plan.receive_bytes,

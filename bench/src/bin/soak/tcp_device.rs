@@ -125,7 +125,12 @@ async fn live(world: &World, rng: &mut ChaCha8Rng) {
     let record = Rc::new(DeviceRecord::new(rng.random(), port, source, kind.name(), kind.reads_at_once(), has_warden));
     world.add_device(record.clone());
     let receive_bytes = (kind == Kind::Deaf).then_some(DEAF_RECEIVE_BYTES);
-    match device::connect(source, port, receive_bytes).await {
+    let connected = device::connect(source, port, receive_bytes).await;
+    let wired = match connected {
+        Ok(stream) => world.topology.wire_of(port).over(stream).await,
+        failed => failed,
+    };
+    match wired {
         Ok(stream) => {
             world.tally.one(Count::DevicesConnected);
             let device = Living { world, record: &record, stream: &stream };

@@ -48,6 +48,7 @@ impl UdpCheck {
         if !self.accept.accepts(ip) {
             return Err(format!("a datagram of {sender}, this driver accepts {:?}", self.accept.text()));
         }
+        let mut is_of_this_round = true;
         let unit = payload::datagram(data).map_err(|fault| format!("a datagram of {sender}: {fault}"))?;
         if let Some(unit) = unit {
             let known = world.senders.borrow().get(&unit.writer).cloned();
@@ -63,11 +64,12 @@ impl UdpCheck {
                 ));
             }
             *next = unit.number + 1;
+            is_of_this_round = known.round == world.round;
             self.remember(sender, unit.writer);
         }
         world.tally.one(Count::DatagramsVerifiedToDrivers);
         world.tally.add(Count::DatagramBytesVerifiedToDrivers, data.len() as u64);
-        if let (true, Some(book)) = (self.is_warden, world.datagrams.get(&self.port)) {
+        if let (true, Some(book)) = (self.is_warden && is_of_this_round, world.datagrams.get(&self.port)) {
             book.received_by_warden.set(book.received_by_warden.get() + 1);
         }
         Ok(())

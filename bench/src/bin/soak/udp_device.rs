@@ -46,7 +46,8 @@ async fn live(world: &World, rng: &mut ChaCha8Rng) -> io::Result<()> {
     let port = ports[rng.random_range(0..ports.len())];
     let source = source(rng);
     let socket = device::datagrams(source).await?;
-    let sender = Rc::new(Sender { nonce: rng.random(), address: socket.local_addr()?, sent: Cell::new(0) });
+    let sender =
+        Rc::new(Sender { nonce: rng.random(), address: socket.local_addr()?, sent: Cell::new(0), round: world.round });
     world.senders.borrow_mut().insert(sender.nonce, sender.clone());
     let until = Instant::now() + Duration::from_millis(rng.random_range(200..6_000));
     let mut next_numbers = BTreeMap::new();

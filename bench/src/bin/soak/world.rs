@@ -7,6 +7,7 @@ use super::accept::{AcceptList, WARDEN_ACCEPTS};
 use super::record::DeviceRecord;
 use super::session::Session;
 use super::tally::Tally;
+use dispatch_bench::tunnel::Wire;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -33,6 +34,10 @@ pub struct Topology {
     pub cycled: Vec<u16>,
     /// A port that no device ever uses.
     pub silent: u16,
+    /// Where the API speaks TLS.
+    pub api_tls: u16,
+    /// Those of the TCP ports whose devices speak TLS.
+    secured: [u16; 2],
 }
 
 impl Topology {
@@ -46,7 +51,14 @@ impl Topology {
             free_datagrams: ports(12, 1),
             cycled: ports(20, 2),
             silent: base + 30,
+            api_tls: base + 39,
+            secured: [base + 4, base + 7],
         }
+    }
+
+    /// How devices speak on a TCP port.
+    pub fn wire_of(&self, port: u16) -> Wire {
+        if self.secured.contains(&port) { Wire::Tls } else { Wire::Plain }
     }
 }
 
@@ -70,6 +82,8 @@ pub struct Sender {
     pub address: SocketAddr,
     /// Datagrams that it sent to the daemon.
     pub sent: Cell<u64>,
+    /// The round in which it sent.
+    pub round: u32,
 }
 
 /// Datagrams towards one UDP port.
@@ -88,8 +102,12 @@ pub struct DatagramBook {
 /// What all actors share.
 #[derive(Debug)]
 pub struct World {
+    /// How many daemons were there before this one.
+    pub round: u32,
     /// Where the daemon listens for drivers.
     pub api: SocketAddr,
+    /// Where it does with TLS.
+    pub api_tls: SocketAddr,
     /// The secret.
     pub token: String,
     /// The ports.
@@ -100,10 +118,11 @@ pub struct World {
     pub tally: Rc<Tally>,
     /// Datagrams of the shared UDP ports.
     pub datagrams: BTreeMap<u16, DatagramBook>,
-    /// Simulated UDP devices by nonce.
-    pub senders: RefCell<BTreeMap<u64, Rc<Sender>>>,
+    /// Simulated UDP devices by nonce, those of the rounds before included.
+    pub senders: Rc<RefCell<BTreeMap<u64, Rc<Sender>>>>,
     warden_accepts: AcceptList,
-    devices: RefCell<BTreeMap<u64, Rc<DeviceRecord>>>,
+    /// Those of the rounds before included.
+    devices: Rc<RefCell<BTreeMap<u64, Rc<DeviceRecord>>>>,
     sessions: RefCell<Vec<Weak<Session>>>,
     stopping: Cell<bool>,
     is_quiet: Cell<bool>,
@@ -115,20 +134,34 @@ impl World {
     pub fn new(api: SocketAddr, token: String, topology: Topology, bounds: Bounds, tally: Rc<Tally>) -> Rc<Self> {
         let datagrams = topology.shared_datagrams.iter().map(|port| (*port, DatagramBook::default())).collect();
         Rc::new(World {
+            round: 0,
             api,
+            api_tls: SocketAddr::new(api.ip(), topology.api_tls),
             token,
             topology,
             bounds,
             tally,
             datagrams,
-            senders: RefCell::default(),
+            senders: Rc::default(),
             warden_accepts: AcceptList::of(WARDEN_ACCEPTS),
-            devices: RefCell::default(),
+            devices: Rc::default(),
             sessions: RefCell::default(),
             stopping: Cell::new(false),
             is_quiet: Cell::new(false),
             drained_at: Cell::new(None),
         })
+    }
+
+    /// The world of the daemon that takes this one's over: without actors, but with the devices of this one, as what they
+    /// send at that moment goes to either.
+    pub fn next(&self) -> Rc<Self> {
+        let World { api, ref token, ref topology, bounds, ref tally, .. } = *self;
+        let mut next = World::new(api, token.clone(), topology.clone(), bounds, tally.clone());
+        if let Some(next) = Rc::get_mut(&mut next) {
+            next.round = self.round + 1;
+            (next.senders, next.devices) = (self.senders.clone(), self.devices.clone());
+        }
+        next
     }
 
     /// Whether a warden accepts devices at `source` on `port` throughout.
