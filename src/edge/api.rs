@@ -25,6 +25,7 @@ use crate::shard::accept::{self, Entrance};
 use crate::shard::proxied;
 use crate::shard::resources::Resources;
 use crate::shard::ring::{self, Listener, Receipt, Stream, Timer};
+use crate::shard::waiting::Waiting;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Instant;
@@ -92,28 +93,31 @@ impl Api {
     }
 
     async fn converse(self: Rc<Self>, stream: Stream, peer: SocketAddr, entrance: Entrance, newcomer: Newcomer) {
-        let waiting = self.handshakes.begin(&stream);
+        let handshake = self.handshakes.begin(&stream);
         let mut first = Vec::new();
         let remote = match proxied::remote_of(&stream, &self.resources, peer, &mut first).await {
             Ok(remote) => remote,
             Err(fault) => return self.refuse_balancer(peer.ip(), entrance, fault),
         };
-        if let Some((line, first)) = Line::open(stream, remote, entrance, first, &self.resources).await {
-            self.answer(line, first, waiting, newcomer).await;
+        if let Some((line, first)) = Line::open(handshake.waiting(), remote, entrance, first, &self.resources).await {
+            self.answer(line, first, handshake, newcomer).await;
         }
     }
 
     /// Answers the requests of one connection in turn. `first` is what was received of it.
-    async fn answer(&self, line: Line, first: Vec<u8>, waiting: Handshake, newcomer: Newcomer) {
+    async fn answer(&self, line: Line, first: Vec<u8>, handshake: Handshake, newcomer: Newcomer) {
         // A head may have a private key in it.
         let mut bytes = Zeroizing::new(first);
-        let mut waiting = Some(waiting);
+        let mut handshake = Some(handshake);
         let mut newcomer = Some(newcomer);
         let ending = loop {
-            let turn = match self.next_request(&line, &mut bytes, waiting.as_mut()).await {
+            let turn = match self.next_request(&line, &mut bytes, handshake.as_ref().map(Handshake::waiting)).await {
                 Ok(turn) => turn,
                 Err(NoHead::Gone) => return,
-                Err(NoHead::Ended) => return line.end(&self.resources).await,
+                Err(NoHead::Ended) => {
+                    let handshake = handshake.unwrap_or_else(|| self.handshakes.begin(&line.stream));
+                    return line.end(handshake.waiting(), &self.resources).await;
+                }
                 Err(NoHead::Refused(answer)) => {
                     let mut out = Vec::new();
                     answer.write(&mut out, &new_request_id(), Connection::Close, Body::Sent);
@@ -128,10 +132,10 @@ impl Api {
                 Asked::Report(report) => report.answer(&self.resources, &request_id).await,
                 Asked::Session(request) => {
                     // It is a session's from here on, or else answered at once.
-                    waiting = None;
+                    handshake = None;
                     match self.joins.admit(request, &line, told_ip, &request_id).await {
                         Ok(ready) => {
-                            let sent = line.send(ready.upgrade(&request_id), &self.resources).await;
+                            let sent = line.send(ready.upgrade(&request_id), None, &self.resources).await;
                             self.resources.answered(route, began_at.elapsed());
                             drop(newcomer.take());
                             if sent {
@@ -152,16 +156,17 @@ impl Api {
                 self.resources.answered(route, began_at.elapsed());
                 break out;
             }
-            let sent = line.send(out, &self.resources).await;
+            let waiting = handshake.get_or_insert_with(|| self.handshakes.begin(&line.stream)).waiting();
+            let sent = line.send(out, Some(waiting), &self.resources).await;
             drop(newcomer.take());
             self.resources.answered(route, began_at.elapsed());
             if !sent {
                 return;
             }
-            waiting.get_or_insert_with(|| self.handshakes.begin(&line.stream));
         };
-        if line.send(ending, &self.resources).await {
-            line.end(&self.resources).await;
+        let handshake = handshake.unwrap_or_else(|| self.handshakes.begin(&line.stream));
+        if line.send(ending, Some(handshake.waiting()), &self.resources).await {
+            line.end(handshake.waiting(), &self.resources).await;
         }
     }
 
@@ -176,7 +181,7 @@ impl Api {
         &self,
         line: &Line,
         bytes: &mut Zeroizing<Vec<u8>>,
-        waiting: Option<&mut Handshake>,
+        waiting: Option<&Waiting>,
     ) -> Result<Turn, NoHead> {
         let limits = self.resources.limits();
         let deadline = Timer::interrupt_after(limits.request_head_time_max, &line.stream);
@@ -230,7 +235,7 @@ impl Api {
         }
     }
 
-    async fn turn(&self, head: &RequestHead<'_>, line: &Line, waiting: Option<&mut Handshake>) -> Turn {
+    async fn turn(&self, head: &RequestHead<'_>, line: &Line, waiting: Option<&Waiting>) -> Turn {
         let began_at = Instant::now();
         let request_id = head.request_id().map_or_else(new_request_id, str::to_owned);
         let remote_ip = line.remote.ip();
@@ -273,7 +278,7 @@ impl Api {
         &self,
         head: &RequestHead<'_>,
         caller: Caller<'_>,
-        waiting: Option<&mut Handshake>,
+        waiting: Option<&Waiting>,
     ) -> Result<Asked, Answer> {
         let found = routes::find(head.path).ok_or_else(|| error(404, "no such route"))?;
         let route = found.route;

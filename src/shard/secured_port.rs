@@ -8,6 +8,7 @@
 use crate::shard::cipher::{Cipher, Last, Opened, SealFault};
 use crate::shard::ring::Stream;
 use crate::shard::tls::Identity;
+use crate::shard::waiting::Waiting;
 use bytes::Bytes;
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -25,7 +26,7 @@ pub struct SecuredPort {
     identity: Identity,
     /// Beside the devices, so that one without TLS is no larger for it.
     ciphers: RefCell<HashMap<u64, Rc<Cipher>>>,
-    handshakes: RefCell<HashMap<u64, Stream>>,
+    handshakes: RefCell<HashMap<u64, Waiting>>,
     next_handshake: Cell<u64>,
     /// Room for another handshake.
     pub room: Arc<Semaphore>,
@@ -35,6 +36,8 @@ pub struct SecuredPort {
 pub struct UnderWay {
     port: Rc<SecuredPort>,
     number: u64,
+    /// What tells it that the port has ended.
+    pub waiting: Waiting,
 }
 
 impl SecuredPort {
@@ -57,13 +60,14 @@ impl SecuredPort {
     /// A handshake begins.
     pub fn begin(self: &Rc<Self>, stream: &Stream) -> UnderWay {
         let number = self.next_handshake.replace(self.next_handshake.get() + 1);
-        self.handshakes.borrow_mut().insert(number, stream.clone());
-        UnderWay { port: self.clone(), number }
+        let waiting = Waiting::new(stream);
+        self.handshakes.borrow_mut().insert(number, waiting.clone());
+        UnderWay { port: self.clone(), number, waiting }
     }
 
     /// Ends the handshakes that are under way.
     pub fn end_handshakes(&self) {
-        self.handshakes.borrow().values().for_each(Stream::interrupt);
+        self.handshakes.borrow().values().for_each(Waiting::let_go);
     }
 
     /// A device is there whose bytes are wrapped so.

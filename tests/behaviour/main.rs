@@ -41,6 +41,7 @@ mod tls;
 mod tls_admission;
 mod tls_devices;
 mod tls_endings;
+mod tls_flood;
 mod tls_handshakes;
 mod tls_proxied;
 mod tls_settings;

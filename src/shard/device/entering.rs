@@ -16,11 +16,11 @@ use std::rc::{Rc, Weak};
 pub async fn shake_hands(port: Weak<Port>, secured: Rc<SecuredPort>, mut arrival: Arrival) {
     let Some((id, resources)) = port.upgrade().map(|port| (port.id(), port.resources().clone())) else { return };
     let Ok(_room) = secured.room.acquire().await else { return };
-    let _under_way = secured.begin(&arrival.stream);
+    let under_way = secured.begin(&arrival.stream);
     let limits = resources.limits();
     let config = secured.identity().config.clone();
     let first = std::mem::take(&mut arrival.first);
-    let shaken = tls::shake_hands(&arrival.stream, first, config, limits.tls_handshake_time_max, &resources).await;
+    let shaken = tls::shake_hands(&under_way.waiting, first, config, &resources).await;
     let fault = match shaken {
         Ok(done) => {
             let count = if done.is_resumed { Count::DeviceHandshakesResumed } else { Count::DeviceHandshakesFull };
