@@ -98,7 +98,8 @@ pub(super) struct DeviceArguments {
     #[arg(long, value_name = "COUNT", env = "DISPATCH_DEVICES_PER_PORT_MAX")]
     #[arg(default_value = "0", value_parser = count(COUNT_MAX))]
     devices_per_port_max: usize,
-    /// Devices of one source (an address), on all ports; more are disconnected at once. 0 for no number
+    /// Devices of one source (an address), on all ports, those amid a TLS handshake included; more are disconnected at once.
+    /// 0 for no number
     #[arg(long, value_name = "COUNT", env = "DISPATCH_DEVICES_PER_SOURCE_MAX")]
     #[arg(default_value = "0", value_parser = count(COUNT_MAX))]
     devices_per_source_max: usize,

@@ -55,7 +55,9 @@ pub async fn admit(port: Weak<Port>, resources: Rc<Resources>, stream: Stream, b
     let origin = read_header(&stream, &resources, balancer, &mut first).await;
     let Some(port) = port.upgrade() else { return };
     match origin {
-        Ok(Origin::Remote(remote)) => port.admit(Arrival { stream, remote, slot, first, cipher: Cipher::Plain }),
+        Ok(Origin::Remote(remote)) => {
+            port.admit(Arrival { stream, remote, slot, place: None, first, cipher: Cipher::Plain })
+        }
         Ok(Origin::Balancer) => {}
         Err(fault) => {
             tell(&resources, fault, balancer.ip(), port.id().number.get());

@@ -44,6 +44,7 @@ mod tls_endings;
 mod tls_flood;
 mod tls_handshakes;
 mod tls_proxied;
+mod tls_rooms;
 mod tls_settings;
 mod tls_upgrades;
 mod tokens;

@@ -274,6 +274,11 @@ impl TlsDevice {
         &mut self.0
     }
 
+    /// Shakes hands over a connection, or says why that failed.
+    pub fn try_over(tcp: TcpStream) -> std::io::Result<Self> {
+        Client(gullible(rustls::ALL_VERSIONS)).shake_hands(tcp).map(Self)
+    }
+
     /// The certificate that it was shown.
     pub fn certificate(&self) -> Vec<u8> {
         self.0.conn.peer_certificates().unwrap()[0].to_vec()
