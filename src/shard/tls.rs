@@ -10,7 +10,7 @@ use crate::shard::cipher::{Cipher, Last};
 use crate::shard::log_gate::AddressLogGate;
 use crate::shard::resources::Resources;
 use crate::shard::ring::{Receipt, Sent};
-use crate::shard::turns::{Step, Turns};
+use crate::shard::turns::Turns;
 use crate::shard::waiting::Waiting;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::danger::ClientCertVerifier;
@@ -150,6 +150,7 @@ async fn compute_in_turns(
 ) -> Result<Secured, HandshakeFault> {
     let stream = waiting.stream();
     let fault = |error| HandshakeFault::Tls(io::Error::other(error));
+    let mut claim = resources.tls.turns.claim();
     let (mut first, mut begun) = (Vec::new(), None);
     loop {
         if read.is_empty() {
@@ -159,8 +160,7 @@ async fn compute_in_turns(
                 Ok(Receipt::End) | Err(_) => return Err(HandshakeFault::Gone),
             };
         }
-        let step = if begun.is_none() { Step::First } else { Step::Later };
-        let turn = resources.tls.turns.turn(step, waiting).await.ok_or(HandshakeFault::Late)?;
+        let turn = claim.turn(waiting).await.ok_or(HandshakeFault::Late)?;
         let cipher = match begun.take() {
             Some(cipher) => cipher,
             None => Cipher::of(ServerConnection::new(config.clone()).map_err(fault)?),
@@ -181,6 +181,10 @@ async fn compute_in_turns(
             }
         }
         first.extend_from_slice(&opened.data);
+        drop(opened);
+        if !answer.is_empty() {
+            claim.answered();
+        }
         match stream.send_all(answer, |_| {}).await {
             Ok(Sent::Whole) => {}
             Ok(Sent::Abandoned) => return Err(HandshakeFault::Late),
@@ -191,7 +195,6 @@ async fn compute_in_turns(
         if let Some(kind) = done {
             return Ok(Secured { cipher, first, is_resumed: kind == HandshakeKind::Resumed });
         }
-        drop(opened);
         read.clear();
         begun = Some(cipher);
     }

@@ -1,8 +1,9 @@
 //! Whose turn it is to compute: one handshake at a time, and half of the shard's time at most.
 //!
-//! **Invariants.** Who has computed before comes first, as else its first step was in vain; then the newest. Under a flood
-//! most of those that wait are about to be let go, the oldest first: in the order of their coming a shard would compute for
-//! exactly those, and nobody would get to the end of a handshake. Waiting for a turn may be given up at any moment.
+//! **Invariants.** Who was answered comes first, as else its first turn was in vain, but a bounded number of times; then the
+//! newest. Under a flood most of those that wait are about to be let go, the oldest first: in the order of their coming a
+//! shard would compute for exactly those, and nobody would get to the end of a handshake. A handshake that says little at a
+//! time is no newer for it. Waiting for a turn may be given up at any moment.
 //! **Not here.** What is computed (`tls`).
 
 use crate::shard::ring;
@@ -18,6 +19,9 @@ use tokio::time::Instant;
 const BURST: Duration = Duration::from_millis(4);
 /// The longest rest: where the process had to wait for a core, that time was none of the handshakes'.
 const REST_MAX: Duration = Duration::from_millis(20);
+
+/// Turns of a handshake that come first: its messages may fill 64 KiB, and one turn sees the 4 KiB of a receive at most.
+const ANSWERED_TURNS_MAX: usize = 16;
 
 /// The turns of one shard. Clones are the same.
 #[derive(Debug, Clone, Default)]
@@ -35,15 +39,22 @@ struct Inner {
 
 /// How far whoever asks for a turn has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
-    /// Nothing was computed for it.
-    First,
-    /// It is known to answer.
-    Later,
+enum Stage {
+    Begins,
+    Answered,
 }
 
 /// The greatest is next.
-type Rank = (Step, u64);
+type Rank = (Stage, u64);
+
+/// What one handshake may claim of the turns.
+#[derive(Debug)]
+pub struct Claim {
+    turns: Turns,
+    number: u64,
+    stage: Stage,
+    answered_turns_left: usize,
+}
 
 /// A turn while it lasts.
 #[derive(Debug)]
@@ -62,11 +73,32 @@ struct Place<'a> {
     rank: Rank,
 }
 
-impl Turns {
+impl Claim {
+    /// It was answered.
+    pub fn answered(&mut self) {
+        self.stage = Stage::Answered;
+    }
+
     /// Waits for a turn; `None` once `waiting` is let go.
-    pub async fn turn(&self, step: Step, waiting: &Waiting) -> Option<Turn> {
+    pub async fn turn(&mut self, waiting: &Waiting) -> Option<Turn> {
+        let rank = (if self.answered_turns_left > 0 { self.stage } else { Stage::Begins }, self.number);
+        if rank.0 == Stage::Answered {
+            self.answered_turns_left -= 1;
+        }
+        self.turns.turn(rank, waiting).await
+    }
+}
+
+impl Turns {
+    /// For one more handshake.
+    pub fn claim(&self) -> Claim {
+        let number = self.0.next.replace(self.0.next.get() + 1);
+        Claim { turns: self.clone(), number, stage: Stage::Begins, answered_turns_left: ANSWERED_TURNS_MAX }
+    }
+
+    async fn turn(&self, rank: Rank, waiting: &Waiting) -> Option<Turn> {
         let rested = async {
-            let permit = self.permit(step).await;
+            let permit = self.permit(rank).await;
             match self.0.rest_until.get() {
                 Some(until) if until > Instant::now() => tokio::time::sleep_until(until).await,
                 _ => {}
@@ -83,11 +115,10 @@ impl Turns {
         (!waiting.is_let_go()).then(|| Turn { permit, began_at: Instant::now() })
     }
 
-    async fn permit(&self, step: Step) -> Permit {
+    async fn permit(&self, rank: Rank) -> Permit {
         if !self.0.is_taken.replace(true) {
             return Permit(Some(self.clone()));
         }
-        let rank = (step, self.0.next.replace(self.0.next.get() + 1));
         let (give, given) = oneshot::channel();
         self.0.waiting.borrow_mut().insert(rank, give);
         let _place = Place { turns: self, rank };
@@ -148,18 +179,19 @@ mod tests {
     }
 
     #[tokio::test(flavor = "current_thread")]
-    async fn the_one_that_has_begun_comes_first_and_then_the_newest() {
+    async fn the_one_that_was_answered_comes_first_and_then_the_newest() {
         let turns = Turns::default();
-        let first = turns.permit(Step::First).await;
-        let mut old = pin!(turns.permit(Step::First));
-        let mut begun = pin!(turns.permit(Step::Later));
-        let mut new = pin!(turns.permit(Step::First));
-        assert!(now(old.as_mut()).await.is_none());
-        assert!(now(begun.as_mut()).await.is_none());
+        let first = turns.permit((Stage::Begins, 0)).await;
+        let mut new = pin!(turns.permit((Stage::Begins, 3)));
+        let mut answered = pin!(turns.permit((Stage::Answered, 1)));
+        // However often it asks.
+        let mut old = pin!(turns.permit((Stage::Begins, 2)));
         assert!(now(new.as_mut()).await.is_none());
+        assert!(now(answered.as_mut()).await.is_none());
+        assert!(now(old.as_mut()).await.is_none());
         drop(first);
         assert!(now(old.as_mut()).await.is_none() && now(new.as_mut()).await.is_none());
-        drop(now(begun.as_mut()).await);
+        drop(now(answered.as_mut()).await);
         assert!(now(old.as_mut()).await.is_none());
         drop(now(new.as_mut()).await);
         assert!(now(old.as_mut()).await.is_some());
@@ -168,14 +200,14 @@ mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn a_turn_that_is_given_up_goes_to_the_next() {
         let turns = Turns::default();
-        let first = turns.permit(Step::First).await;
-        let mut old = pin!(turns.permit(Step::First));
+        let first = turns.permit((Stage::Begins, 0)).await;
+        let mut old = pin!(turns.permit((Stage::Begins, 1)));
         assert!(now(old.as_mut()).await.is_none());
         {
-            let mut waits = Box::pin(turns.permit(Step::First));
+            let mut waits = Box::pin(turns.permit((Stage::Begins, 2)));
             assert!(now(waits.as_mut()).await.is_none());
             // One gives up before it is its turn, one when it has been given it.
-            let mut gone = Box::pin(turns.permit(Step::First));
+            let mut gone = Box::pin(turns.permit((Stage::Begins, 3)));
             assert!(now(gone.as_mut()).await.is_none());
             drop(gone);
             drop(first);
