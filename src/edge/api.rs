@@ -21,6 +21,7 @@ use crate::policy::token;
 use crate::protocol::forwarded;
 use crate::protocol::http::{Answer, Body, Connection, HeadError, RequestHead};
 use crate::protocol::proxy_header::ProxyFault;
+use crate::protocol::wiped;
 use crate::shard::accept::{self, Entrance};
 use crate::shard::proxied;
 use crate::shard::resources::Resources;
@@ -224,7 +225,8 @@ impl Api {
             match line.stream.receive(&self.resources.pool).await {
                 Ok(Receipt::Data(data)) => {
                     let opened = line.cipher.open(&data);
-                    extend(bytes, &opened.data);
+                    wiped::extend(bytes, &opened.data);
+                    opened.wipe();
                     data.wipe();
                 }
                 Ok(Receipt::Interrupted) if !bytes.is_empty() => {
@@ -320,17 +322,6 @@ async fn join_request(
 ) -> Result<Asked, Answer> {
     let request = JoinRequest::parse(head, transport, identities, of_token).await?;
     Ok(Asked::Session(SessionRequest::Join(request)))
-}
-
-/// Appends, and leaves no copy behind where the bytes move.
-fn extend(bytes: &mut Zeroizing<Vec<u8>>, more: &[u8]) {
-    let len = bytes.len() + more.len();
-    if bytes.capacity() < len {
-        let mut larger = Zeroizing::new(Vec::with_capacity(len.next_power_of_two()));
-        larger.extend_from_slice(bytes);
-        *bytes = larger;
-    }
-    bytes.extend_from_slice(more);
 }
 
 fn new_request_id() -> String {

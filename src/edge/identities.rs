@@ -1,7 +1,7 @@
 //! Who the daemon is to devices with TLS: certificates that drivers bring, that the operator keeps, or that are made here.
 //!
 //! **Invariants.** Keys are read, made and put together on a thread of their own, one after the other, and never on a
-//! shard's. A private key is wiped once TLS has it, and is in no fault and no log. The usual certificate is made once.
+//! shard's. The text of a private key is wiped once TLS has it, and is in no fault and no log. The usual certificate is made once.
 //! **Not here.** Whether a certificate is good (`policy::certificate`), and what ports do with it (`shard::device`).
 
 use crate::edge::answers::{error, parameter_error};
@@ -69,9 +69,9 @@ impl Wish {
     /// The answer that refuses them.
     pub fn parse(head: &RequestHead) -> Result<Wish, Answer> {
         let bad = |name, restriction: &str| parameter_error(400, "bad parameter", name, restriction);
-        let pem =
-            |name| head.parameter(name).filter(|text| !text.is_empty()).map(|text| text.into_owned().into_bytes());
-        let (certificate, key) = (pem("certificate"), pem("private_key").map(Zeroizing::new));
+        let certificate = head.parameter("certificate").filter(|text| !text.is_empty());
+        let certificate = certificate.map(|text| text.into_owned().into_bytes());
+        let key = head.secret_parameter("private_key").filter(|text| !text.is_empty());
         match (head.parameter("tls"), certificate, key) {
             (None, None, None) => Ok(Wish::Usual),
             (None, None, Some(key)) => Ok(Wish::ForKey(key)),

@@ -6,6 +6,7 @@
 //! `secured_port`), files (`config`).
 
 use crate::policy::certificate::{self, Certified};
+use crate::protocol::wiped;
 use crate::shard::cipher::{Cipher, Last};
 use crate::shard::log_gate::AddressLogGate;
 use crate::shard::resources::Resources;
@@ -180,8 +181,8 @@ async fn compute_in_turns(
                 return Err(HandshakeFault::Tls(error));
             }
         }
-        first.extend_from_slice(&opened.data);
-        drop(opened);
+        wiped::extend(&mut first, &opened.data);
+        opened.wipe();
         if !answer.is_empty() {
             claim.answered();
         }

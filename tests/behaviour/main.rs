@@ -43,6 +43,7 @@ mod tls_devices;
 mod tls_endings;
 mod tls_flood;
 mod tls_handshakes;
+mod tls_keys;
 mod tls_proxied;
 mod tls_rooms;
 mod tls_settings;

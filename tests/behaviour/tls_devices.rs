@@ -37,7 +37,8 @@ const PART: usize = 64 << 10;
 /// Parameters of a join beside port and accept list.
 type Parameters<'a> = &'a [(&'a str, &'a str)];
 
-fn target(port: u16, more: Parameters) -> String {
+/// The target of a join.
+pub fn target(port: u16, more: Parameters) -> String {
     target_accepting(port, "127.0.0.1", more)
 }
 
@@ -48,7 +49,8 @@ fn target_accepting(port: u16, accept: &str, more: Parameters) -> String {
     format!("{}/tls_dispatch?{}", BASES[1], query.finish())
 }
 
-fn join(daemon: &Daemon, port: u16, more: Parameters) -> Driver {
+/// Joins.
+pub fn join(daemon: &Daemon, port: u16, more: Parameters) -> Driver {
     join_by(daemon, &target(port, more))
 }
 
