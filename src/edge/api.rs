@@ -305,8 +305,14 @@ impl Api {
             Endpoint::Version => Ok(Asked::Answer(reports::version())),
             Endpoint::Join(transport) => join_request(head, transport, None, of_token).await,
             Endpoint::JoinTls => {
-                let identities = self.identities.kept_in(self.resources.rules().device_certs.clone());
-                join_request(head, Transport::Tcp, Some(&identities), of_token).await
+                let time_max = self.resources.limits().request_head_time_max;
+                let identities = self.identities.kept_in(self.resources.rules().device_certs.clone(), time_max);
+                let made = join_request(head, Transport::Tcp, Some(&identities), of_token);
+                let Some(waiting) = waiting else { return made.await };
+                tokio::select! {
+                    asked = made => asked,
+                    () = waiting.until_let_go() => Err(error(503, "let go for another connection")),
+                }
             }
             Endpoint::Tap => TapRequest::parse(head).map(|request| Asked::Session(SessionRequest::Tap(request))),
             _ => Report::parse(&found, head).map(Asked::Report),

@@ -1,14 +1,17 @@
-//! Proves that the text of a private key that a driver brings is nowhere in the daemon's memory once it has joined.
+//! Proves that the text of a private key that a driver brings is nowhere in the daemon's memory once it has joined, and
+//! that certificates that the operator keeps are files.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::process::Command;
 
-use crate::harness::tls::connect;
+use crate::harness::tls::{Authority, connect};
 use crate::harness::{Connection, Daemon, Setup, UPGRADE, eventually, free_port};
-use crate::tls_devices::target;
+use crate::tls_devices::{join, target};
 
 scenarios! {
     the_text_of_a_key_is_wiped_from_memory,
+    what_is_no_regular_file_is_no_certificate_and_holds_nobody_back,
 }
 
 /// How often each text is in the daemon's memory.
@@ -69,5 +72,29 @@ fn the_text_of_a_key_is_wiped_from_memory(shards: usize) {
         let headers = format!("Authorization: Bearer wrong\r\n{UPGRADE}");
         assert_eq!(refused.request("GET", &target(free_port(), &[("private_key", key)]), &headers).status, 401);
         assert_eq!(count_in_memory(daemon, &stretches(key)), [0, 0]);
+    });
+}
+
+fn what_is_no_regular_file_is_no_certificate_and_holds_nobody_back(shards: usize) {
+    let authority = Authority::new();
+    let pair = authority.issue(10);
+    for name in ["pipe.crt", "half.key"] {
+        assert!(Command::new("mkfifo").arg(authority.path(name)).status().unwrap().success());
+    }
+    std::fs::create_dir(authority.path("folder.crt")).unwrap();
+    authority.file("long.crt", &"x".repeat((1 << 20) + 1));
+    authority.file("half.crt", &pair.certificate);
+    Setup::new(shards).flag("tls-device-certs", &authority.path("")).run(|daemon| {
+        for (name, reason) in [
+            ("pipe", "pipe.crt cannot be read: it is no regular file"),
+            ("half", "half.key cannot be read: it is no regular file"),
+            ("folder", "folder.crt cannot be read: it is no regular file"),
+            ("long", "long.crt cannot be read: it is longer than 1 MiB"),
+        ] {
+            let Err(refused) = daemon.upgrade(&target(free_port(), &[("tls", name)]), "") else { panic!("{name}") };
+            assert_eq!((refused.status, refused.member("parameter").as_str()), (400, "tls"));
+            assert!(refused.member("restriction").contains(reason), "{refused:?}");
+        }
+        join(daemon, free_port(), &[("private_key", &pair.key)]).leave();
     });
 }
