@@ -11,6 +11,7 @@ use crate::tls_devices::{join, target};
 
 scenarios! {
     the_text_of_a_key_is_wiped_from_memory,
+    the_decoded_text_of_a_key_that_came_by_tls_is_wiped_from_memory,
     what_is_no_regular_file_is_no_certificate_and_holds_nobody_back,
 }
 
@@ -72,6 +73,31 @@ fn the_text_of_a_key_is_wiped_from_memory(shards: usize) {
         let headers = format!("Authorization: Bearer wrong\r\n{UPGRADE}");
         assert_eq!(refused.request("GET", &target(free_port(), &[("private_key", key)]), &headers).status, 401);
         assert_eq!(count_in_memory(daemon, &stretches(key)), [0, 0]);
+    });
+}
+
+/// As it came it may be where TLS has read it, until other bytes take its place.
+fn the_decoded_text_of_a_key_that_came_by_tls_is_wiped_from_memory(shards: usize) {
+    let authority = Authority::new();
+    let (setup, port) = authority.daemon(shards);
+    setup.run(|daemon| {
+        for number in 0..12 {
+            // No two have a line in common, and a key that is refused is read all the same.
+            let lines: String = (0..26).map(|line| format!("{number:032}{line:032}\n")).collect();
+            let key = format!("-----BEGIN PRIVATE KEY-----\n{lines}-----END PRIVATE KEY-----\n");
+            let target = target(free_port(), &[("private_key", &key)]);
+            let head = format!("GET {target} HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer testing\r\n{UPGRADE}\r\n");
+            let mut stream = authority.client().connect(port);
+            // Whole, and in pieces.
+            for piece in head.as_bytes().chunks(if number % 2 == 0 { head.len() } else { 700 }) {
+                stream.write_all(piece).unwrap();
+                stream.flush().unwrap();
+            }
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer).unwrap();
+            assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 400");
+            assert_eq!(count_in_memory(daemon, &stretches(&key)[..1]), [0], "of key {number}");
+        }
     });
 }
 
