@@ -25,7 +25,7 @@ pub(super) struct DriverArguments {
     #[arg(long, value_name = "BYTES", env = "DISPATCH_REQUEST_HEAD_BYTES_MAX")]
     #[arg(default_value = "65536", value_parser = number::<usize>(1_024, 16_777_216))]
     request_head_bytes_max: usize,
-    /// Time for a request's head to arrive; a peer that says nothing holds a descriptor
+    /// Time for a request's head to arrive, as a peer that says nothing holds a descriptor; and for the certificate of a join
     #[arg(long, value_name = "MS", env = "DISPATCH_REQUEST_HEAD_MS_MAX")]
     #[arg(default_value = "10000", value_parser = milliseconds(100, HOUR_MS))]
     request_head_ms_max: Duration,
@@ -98,7 +98,8 @@ pub(super) struct DeviceArguments {
     #[arg(long, value_name = "COUNT", env = "DISPATCH_DEVICES_PER_PORT_MAX")]
     #[arg(default_value = "0", value_parser = count(COUNT_MAX))]
     devices_per_port_max: usize,
-    /// Devices of one source (an address), on all ports; more are disconnected at once. 0 for no number
+    /// Devices of one source (an address), on all ports, those amid a TLS handshake included; more are disconnected at once.
+    /// 0 for no number
     #[arg(long, value_name = "COUNT", env = "DISPATCH_DEVICES_PER_SOURCE_MAX")]
     #[arg(default_value = "0", value_parser = count(COUNT_MAX))]
     devices_per_source_max: usize,

@@ -21,11 +21,13 @@ use crate::policy::token;
 use crate::protocol::forwarded;
 use crate::protocol::http::{Answer, Body, Connection, HeadError, RequestHead};
 use crate::protocol::proxy_header::ProxyFault;
+use crate::protocol::wiped;
 use crate::shard::accept::{self, Entrance};
 use crate::shard::newcomers::Newcomer;
 use crate::shard::proxied;
 use crate::shard::resources::Resources;
 use crate::shard::ring::{self, Listener, Receipt, Stream, Timer};
+use crate::shard::waiting::Waiting;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Instant;
@@ -93,28 +95,31 @@ impl Api {
     }
 
     async fn converse(self: Rc<Self>, stream: Stream, peer: SocketAddr, entrance: Entrance, newcomer: Newcomer) {
-        let waiting = self.handshakes.begin(&stream);
+        let handshake = self.handshakes.begin(&stream);
         let mut first = Vec::new();
         let remote = match proxied::remote_of(&stream, &self.resources, peer, &mut first).await {
             Ok(remote) => remote,
             Err(fault) => return self.refuse_balancer(peer.ip(), entrance, fault),
         };
-        if let Some((line, first)) = Line::open(stream, remote, entrance, first, &self.resources).await {
-            self.answer(line, first, waiting, newcomer).await;
+        if let Some((line, first)) = Line::open(handshake.waiting(), remote, entrance, first, &self.resources).await {
+            self.answer(line, first, handshake, newcomer).await;
         }
     }
 
     /// Answers the requests of one connection in turn. `first` is what was received of it.
-    async fn answer(&self, line: Line, first: Vec<u8>, waiting: Handshake, newcomer: Newcomer) {
+    async fn answer(&self, line: Line, first: Vec<u8>, handshake: Handshake, newcomer: Newcomer) {
         // A head may have a private key in it.
         let mut bytes = Zeroizing::new(first);
-        let mut waiting = Some(waiting);
+        let mut handshake = Some(handshake);
         let mut newcomer = Some(newcomer);
         let ending = loop {
-            let turn = match self.next_request(&line, &mut bytes, waiting.as_mut()).await {
+            let turn = match self.next_request(&line, &mut bytes, handshake.as_ref().map(Handshake::waiting)).await {
                 Ok(turn) => turn,
                 Err(NoHead::Gone) => return,
-                Err(NoHead::Ended) => return line.end(&self.resources).await,
+                Err(NoHead::Ended) => {
+                    let handshake = handshake.unwrap_or_else(|| self.handshakes.begin(&line.stream));
+                    return line.end(handshake.waiting(), &self.resources).await;
+                }
                 Err(NoHead::Refused(answer)) => {
                     let mut out = Vec::new();
                     answer.write(&mut out, &new_request_id(), Connection::Close, Body::Sent);
@@ -129,10 +134,10 @@ impl Api {
                 Asked::Report(report) => report.answer(&self.resources, &request_id).await,
                 Asked::Session(request) => {
                     // It is a session's from here on, or else answered at once.
-                    waiting = None;
+                    handshake = None;
                     match self.joins.admit(request, &line, told_ip, &request_id).await {
                         Ok(ready) => {
-                            let sent = line.send(ready.upgrade(&request_id), &self.resources).await;
+                            let sent = line.send(ready.upgrade(&request_id), None, &self.resources).await;
                             self.resources.answered(route, began_at.elapsed());
                             drop(newcomer.take());
                             if sent {
@@ -153,16 +158,17 @@ impl Api {
                 self.resources.answered(route, began_at.elapsed());
                 break out;
             }
-            let sent = line.send(out, &self.resources).await;
+            let waiting = handshake.get_or_insert_with(|| self.handshakes.begin(&line.stream)).waiting();
+            let sent = line.send(out, Some(waiting), &self.resources).await;
             drop(newcomer.take());
             self.resources.answered(route, began_at.elapsed());
             if !sent {
                 return;
             }
-            waiting.get_or_insert_with(|| self.handshakes.begin(&line.stream));
         };
-        if line.send(ending, &self.resources).await {
-            line.end(&self.resources).await;
+        let handshake = handshake.unwrap_or_else(|| self.handshakes.begin(&line.stream));
+        if line.send(ending, Some(handshake.waiting()), &self.resources).await {
+            line.end(handshake.waiting(), &self.resources).await;
         }
     }
 
@@ -177,7 +183,7 @@ impl Api {
         &self,
         line: &Line,
         bytes: &mut Zeroizing<Vec<u8>>,
-        waiting: Option<&mut Handshake>,
+        waiting: Option<&Waiting>,
     ) -> Result<Turn, NoHead> {
         let limits = self.resources.limits();
         let deadline = Timer::interrupt_after(limits.request_head_time_max, &line.stream);
@@ -220,7 +226,8 @@ impl Api {
             match line.stream.receive(&self.resources.pool).await {
                 Ok(Receipt::Data(data)) => {
                     let opened = line.cipher.open(&data);
-                    extend(bytes, &opened.data);
+                    wiped::extend(bytes, &opened.data);
+                    opened.wipe();
                     data.wipe();
                 }
                 Ok(Receipt::Interrupted) if !bytes.is_empty() => {
@@ -231,7 +238,7 @@ impl Api {
         }
     }
 
-    async fn turn(&self, head: &RequestHead<'_>, line: &Line, waiting: Option<&mut Handshake>) -> Turn {
+    async fn turn(&self, head: &RequestHead<'_>, line: &Line, waiting: Option<&Waiting>) -> Turn {
         let began_at = Instant::now();
         let request_id = head.request_id().map_or_else(new_request_id, str::to_owned);
         let remote_ip = line.remote.ip();
@@ -274,7 +281,7 @@ impl Api {
         &self,
         head: &RequestHead<'_>,
         caller: Caller<'_>,
-        waiting: Option<&mut Handshake>,
+        waiting: Option<&Waiting>,
     ) -> Result<Asked, Answer> {
         let found = routes::find(head.path).ok_or_else(|| error(404, "no such route"))?;
         let route = found.route;
@@ -299,8 +306,14 @@ impl Api {
             Endpoint::Version => Ok(Asked::Answer(reports::version())),
             Endpoint::Join(transport) => join_request(head, transport, None, of_token).await,
             Endpoint::JoinTls => {
-                let identities = self.identities.kept_in(self.resources.rules().device_certs.clone());
-                join_request(head, Transport::Tcp, Some(&identities), of_token).await
+                let time_max = self.resources.limits().request_head_time_max;
+                let identities = self.identities.kept_in(self.resources.rules().device_certs.clone(), time_max);
+                let made = join_request(head, Transport::Tcp, Some(&identities), of_token);
+                let Some(waiting) = waiting else { return made.await };
+                tokio::select! {
+                    asked = made => asked,
+                    () = waiting.until_let_go() => Err(error(503, "let go for another connection")),
+                }
             }
             Endpoint::Tap => TapRequest::parse(head).map(|request| Asked::Session(SessionRequest::Tap(request))),
             _ => Report::parse(&found, head).map(Asked::Report),
@@ -316,17 +329,6 @@ async fn join_request(
 ) -> Result<Asked, Answer> {
     let request = JoinRequest::parse(head, transport, identities, of_token).await?;
     Ok(Asked::Session(SessionRequest::Join(request)))
-}
-
-/// Appends, and leaves no copy behind where the bytes move.
-fn extend(bytes: &mut Zeroizing<Vec<u8>>, more: &[u8]) {
-    let len = bytes.len() + more.len();
-    if bytes.capacity() < len {
-        let mut larger = Zeroizing::new(Vec::with_capacity(len.next_power_of_two()));
-        larger.extend_from_slice(bytes);
-        *bytes = larger;
-    }
-    bytes.extend_from_slice(more);
 }
 
 fn new_request_id() -> String {

@@ -5,13 +5,13 @@
 //! **Not here.** How slow (`policy::attempts`), which routes need a token (`routes`), what a driver may do inside
 //! (`policy::access`).
 
-use crate::edge::handshakes::Handshake;
 use crate::policy::attempts::{Attempts, Verdict};
 use crate::policy::budget::Budget;
 use crate::policy::counts::Count;
 use crate::policy::refusals;
 use crate::shard::log_gate::AddressLogGate;
 use crate::shard::resources::Resources;
+use crate::shard::waiting::Waiting;
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -67,7 +67,7 @@ impl Door {
         }
     }
 
-    /// Lets a request in or not by the token that it presents, and says which sessions its token has. Waits for up to 2 s where its address has failed often, for less where `handshake` is
+    /// Lets a request in or not by the token that it presents, and says which sessions its token has. Waits for up to 2 s where its address has failed often, for less where `waiting` is
     /// let go.
     ///
     /// # Errors
@@ -76,12 +76,12 @@ impl Door {
         &self,
         presented: &str,
         caller: Caller<'_>,
-        handshake: Option<&mut Handshake>,
+        waiting: Option<&Waiting>,
     ) -> Result<Budget, Refused> {
         let mut verdict = self.ask(caller.remote_ip);
         if let Verdict::Wait(time) = verdict {
             // Those that waited beside this one may have failed meanwhile.
-            verdict = if wait(time, handshake).await { self.ask(caller.remote_ip) } else { Verdict::Refuse };
+            verdict = if wait(time, waiting).await { self.ask(caller.remote_ip) } else { Verdict::Refuse };
         }
         if verdict == Verdict::Refuse {
             self.resources.counts.one(Count::TokensUnchecked);
@@ -111,14 +111,14 @@ impl Door {
 }
 
 /// Waits; false where the connection is let go before.
-async fn wait(time: Duration, handshake: Option<&mut Handshake>) -> bool {
+async fn wait(time: Duration, waiting: Option<&Waiting>) -> bool {
     let waited = tokio::time::sleep(time);
-    let Some(handshake) = handshake else {
+    let Some(waiting) = waiting else {
         waited.await;
         return true;
     };
     tokio::select! {
         () = waited => true,
-        () = handshake.let_go() => false,
+        () = waiting.until_let_go() => false,
     }
 }

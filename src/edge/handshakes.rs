@@ -1,15 +1,16 @@
 //! Connections to the API that have not joined: how many there may be, and which one goes when there are more.
 //!
-//! **Invariants.** No more than the bound wait at a time, whatever remotes do; a newcomer is never turned away for one
-//! that has sent nothing.
+//! **Invariants.** No more than the bound wait at a time, whatever remotes do: who is let go gives its socket back wherever
+//! it waits, be it for its turn to compute, for the other end to take an answer, or for it to close. A newcomer is never
+//! turned away for one that has sent nothing.
 //! **Not here.** How long one may wait (`api`).
 
 use crate::shard::resources::Resources;
 use crate::shard::ring::Stream;
+use crate::shard::waiting::Waiting;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use tokio::sync::oneshot;
 
 /// The connections of one shard, in the order of their beginning.
 #[derive(Clone)]
@@ -21,17 +22,11 @@ struct Inner {
     resources: Rc<Resources>,
 }
 
-struct Waiting {
-    stream: Stream,
-    /// Dropped when the connection is let go.
-    _kept: oneshot::Receiver<()>,
-}
-
 /// One connection while it waits.
 pub struct Handshake {
     all: Handshakes,
     number: u64,
-    kept: oneshot::Sender<()>,
+    waiting: Waiting,
 }
 
 impl Handshakes {
@@ -40,27 +35,27 @@ impl Handshakes {
         Handshakes(Rc::new(Inner { waiting: RefCell::default(), next: Cell::new(0), resources }))
     }
 
-    /// A connection begins to wait. Of too many, those that have waited longest are interrupted.
+    /// A connection begins to wait. Of too many, those that have waited longest are let go.
     pub fn begin(&self, stream: &Stream) -> Handshake {
         let number = self.0.next.replace(self.0.next.get() + 1);
-        let mut waiting = self.0.waiting.borrow_mut();
-        let (kept, keep) = oneshot::channel();
-        waiting.insert(number, Waiting { stream: stream.clone(), _kept: keep });
+        let waiting = Waiting::new(stream);
+        let mut all = self.0.waiting.borrow_mut();
+        all.insert(number, waiting.clone());
         let resources = &self.0.resources;
         let max = (resources.limits().handshakes_max / resources.shared.peers.shards()).max(1);
-        while waiting.len() > max {
-            let Some((_, longest)) = waiting.pop_first() else { break };
-            longest.stream.interrupt();
+        while all.len() > max {
+            let Some((_, longest)) = all.pop_first() else { break };
+            longest.let_go();
         }
-        self.0.resources.handshakes.set(waiting.len());
-        Handshake { all: self.clone(), number, kept }
+        self.0.resources.handshakes.set(all.len());
+        Handshake { all: self.clone(), number, waiting }
     }
 }
 
 impl Handshake {
-    /// Waits until the connection is let go, whose stream is then interrupted. May be raced.
-    pub async fn let_go(&mut self) {
-        self.kept.closed().await;
+    /// What tells it that it is let go.
+    pub fn waiting(&self) -> &Waiting {
+        &self.waiting
     }
 }
 

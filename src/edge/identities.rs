@@ -1,21 +1,26 @@
 //! Who the daemon is to devices with TLS: certificates that drivers bring, that the operator keeps, or that are made here.
 //!
-//! **Invariants.** Keys are read, made and put together on a thread of their own, one after the other, and never on a
-//! shard's. A private key is wiped once TLS has it, and is in no fault and no log. The usual certificate is made once.
+//! **Invariants.** Keys are read, made and put together on threads of their own, one after the other, and never on a
+//! shard's; a file that cannot be read for a while holds back only joins that name one. Who waits does so for a bounded
+//! time. The text of a private key is wiped once TLS has it, and is in no fault and no log. The usual certificate is made
+//! once.
 //! **Not here.** Whether a certificate is good (`policy::certificate`), and what ports do with it (`shard::device`).
 
 use crate::edge::answers::{error, parameter_error};
 use crate::policy::certificate::{self, CertificateFault, Certified, Chain};
 use crate::protocol::http::{Answer, RequestHead};
 use crate::shard::tls::Identity;
-use std::fs::File;
-use std::io::Read;
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time;
 use zeroize::Zeroizing;
 
-/// Wishes that wait for the thread; whoever has another waits.
+/// Wishes that wait for a thread; whoever has another waits.
 const WAITING_MAX: usize = 16;
 /// The longest file of a certificate or a key.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -48,11 +53,13 @@ struct Refusal {
     reason: String,
 }
 
-/// The way to the thread that makes identities; clones lead to the same.
+/// The way to the threads that make identities; clones lead to the same.
 #[derive(Debug, Clone, Default)]
 pub struct Identities {
-    thread: Arc<OnceLock<mpsc::Sender<Order>>>,
+    /// The one for what is in memory, and the one for files.
+    threads: Arc<[OnceLock<mpsc::Sender<Order>>; 2]>,
     folder: Option<Arc<Path>>,
+    time_max: Duration,
 }
 
 /// A wish, where certificates are kept, and where the identity goes.
@@ -69,9 +76,9 @@ impl Wish {
     /// The answer that refuses them.
     pub fn parse(head: &RequestHead) -> Result<Wish, Answer> {
         let bad = |name, restriction: &str| parameter_error(400, "bad parameter", name, restriction);
-        let pem =
-            |name| head.parameter(name).filter(|text| !text.is_empty()).map(|text| text.into_owned().into_bytes());
-        let (certificate, key) = (pem("certificate"), pem("private_key").map(Zeroizing::new));
+        let certificate = head.parameter("certificate").filter(|text| !text.is_empty());
+        let certificate = certificate.map(|text| text.into_owned().into_bytes());
+        let key = head.secret_parameter("private_key").filter(|text| !text.is_empty());
         match (head.parameter("tls"), certificate, key) {
             (None, None, None) => Ok(Wish::Usual),
             (None, None, Some(key)) => Ok(Wish::ForKey(key)),
@@ -93,24 +100,30 @@ fn is_name(name: &str) -> bool {
 }
 
 impl Identities {
-    /// The same way, where certificates are kept in `folder`, if in any. The thread starts with the first wish.
-    pub fn kept_in(&self, folder: Option<Arc<Path>>) -> Self {
-        Identities { thread: self.thread.clone(), folder }
+    /// The same way, where certificates are kept in `folder`, if in any, and nobody waits longer than `time_max`. A thread
+    /// starts with the first wish for it.
+    pub fn kept_in(&self, folder: Option<Arc<Path>>, time_max: Duration) -> Self {
+        Identities { threads: self.threads.clone(), folder, time_max }
     }
 
-    /// Fulfils a wish, which may take a second the first time.
+    /// Fulfils a wish, which may take a second the first time. May be raced.
     ///
     /// # Errors
     /// The answer that refuses it.
     pub async fn fulfil(&self, wish: Wish) -> Result<Identity, Answer> {
-        // Both ends only where the thread could not be started, or a defect ended it.
-        let failed = || error(503, "no certificate can be made at the moment");
-        let (reply, made) = oneshot::channel();
-        let thread = self.thread.get_or_init(start);
-        thread.send(Order { wish, folder: self.folder.clone(), reply }).await.map_err(|_| failed())?;
-        made.await
-            .map_err(|_| failed())?
+        let made = time::timeout(self.time_max, self.order(wish)).await;
+        made.map_err(|_| error(503, "the certificate was not there in time"))?
+            // Only where the thread could not be started, or a defect ended it.
+            .ok_or_else(|| error(503, "no certificate can be made at the moment"))?
             .map_err(|Refusal { parameter, reason }| parameter_error(400, "bad parameter", parameter, &reason))
+    }
+
+    async fn order(&self, wish: Wish) -> Option<Result<Identity, Refusal>> {
+        let [in_memory, for_files] = &*self.threads;
+        let thread = if matches!(wish, Wish::Kept(_)) { for_files } else { in_memory };
+        let (reply, made) = oneshot::channel();
+        thread.get_or_init(start).send(Order { wish, folder: self.folder.clone(), reply }).await.ok()?;
+        made.await.ok()
     }
 }
 
@@ -123,12 +136,14 @@ fn start() -> mpsc::Sender<Order> {
     orders
 }
 
-/// The thread: for as long as the process lives.
+/// A thread: for as long as the process lives.
 fn fulfil_all(mut orders: mpsc::Receiver<Order>) {
     let mut usual = None;
     while let Some(Order { wish, folder, reply }) = orders.blocking_recv() {
-        // Whoever asked may have gone.
-        let _ = reply.send(fulfil(wish, folder.as_deref(), &mut usual));
+        // Whoever asked may have gone, before or meanwhile.
+        if !reply.is_closed() {
+            let _ = reply.send(fulfil(wish, folder.as_deref(), &mut usual));
+        }
     }
 }
 
@@ -192,8 +207,18 @@ fn refusal(parameter: &'static str, reason: &dyn std::fmt::Display) -> Refusal {
     Refusal { parameter, reason: reason.to_string() }
 }
 
-fn read(path: &Path) -> std::io::Result<Key> {
-    let mut text = Zeroizing::new(Vec::new());
-    File::open(path)?.take(FILE_BYTES_MAX).read_to_end(&mut text)?;
+/// Reads a file, if it is one: a pipe, or a device, would be waited for, and with it every join that names a file.
+fn read(path: &Path) -> io::Result<Key> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let about = file.metadata()?;
+    if !about.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    if about.len() > FILE_BYTES_MAX {
+        return Err(io::Error::other("it is longer than 1 MiB"));
+    }
+    // Of its length from the start, so that it is nowhere but here.
+    let mut text = Zeroizing::new(Vec::with_capacity(about.len() as usize));
+    file.take(about.len()).read_to_end(&mut text)?;
     Ok(text)
 }

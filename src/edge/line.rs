@@ -7,8 +7,9 @@ use crate::policy::counts::Count;
 use crate::shard::accept::Entrance;
 use crate::shard::cipher::Cipher;
 use crate::shard::resources::Resources;
-use crate::shard::ring::{Sent, Stream, Timer};
+use crate::shard::ring::{Sent, Stream};
 use crate::shard::tls::{HandshakeFault, shake_hands};
+use crate::shard::waiting::Waiting;
 use bytes::Bytes;
 use std::net::{Shutdown, SocketAddr};
 
@@ -28,7 +29,7 @@ impl Line {
     /// A line of whoever has sent `first` already, and what was received of it behind the handshake; `None` where that
     /// failed.
     pub async fn open(
-        stream: Stream,
+        waiting: &Waiting,
         remote: SocketAddr,
         entrance: Entrance,
         first: Vec<u8>,
@@ -37,32 +38,34 @@ impl Line {
         match entrance {
             Entrance::Plain => {
                 let server_port = server_port(entrance, resources);
+                let stream = waiting.stream().clone();
                 Some((Line { stream, cipher: Cipher::Plain, remote, server_port }, first))
             }
-            Entrance::Tls => secure(stream, remote, first, resources).await,
+            Entrance::Tls => secure(waiting, remote, first, resources).await,
         }
     }
 
     /// Sends `out` whole, or gives up after the time that a request's head may take: then, and where the other end or its
-    /// TLS is gone, false.
-    pub async fn send(&self, out: Vec<u8>, resources: &Resources) -> bool {
+    /// TLS is gone, false. Where `waiting` is let go, no more than fits into the socket at once is sent.
+    pub async fn send(&self, out: Vec<u8>, waiting: Option<&Waiting>, resources: &Resources) -> bool {
         match self.cipher.seal(Bytes::from(out)) {
-            Ok(sealed) => self.send_sealed(sealed, resources).await,
+            Ok(sealed) => self.send_sealed(sealed, waiting, resources).await,
             Err(_) => false,
         }
     }
 
     /// Ends the line: says so, or what is wrong with the other end's TLS, shuts this side down, and waits a little for the
-    /// other end to do the same.
-    pub async fn end(&self, resources: &Resources) {
+    /// other end to do the same, unless it is let go.
+    pub async fn end(&self, waiting: &Waiting, resources: &Resources) {
         let farewell = self.cipher.farewell();
-        if farewell.is_empty() || self.send_sealed(farewell, resources).await {
-            linger(&self.stream, resources).await;
+        if farewell.is_empty() || self.send_sealed(farewell, Some(waiting), resources).await {
+            linger(waiting, resources).await;
         }
     }
 
-    async fn send_sealed(&self, sealed: Bytes, resources: &Resources) -> bool {
-        let _deadline = Timer::abandon_after(resources.limits().request_head_time_max, &self.stream);
+    async fn send_sealed(&self, sealed: Bytes, waiting: Option<&Waiting>, resources: &Resources) -> bool {
+        let time = resources.limits().request_head_time_max;
+        let _deadline = waiting.unwrap_or(&Waiting::new(&self.stream)).bound(time);
         matches!(self.stream.send_all(sealed, |_| {}).await, Ok(Sent::Whole))
     }
 }
@@ -76,17 +79,22 @@ pub fn server_port(entrance: Entrance, resources: &Resources) -> u16 {
     }
 }
 
-async fn linger(stream: &Stream, resources: &Resources) {
-    stream.shutdown(Shutdown::Write);
+async fn linger(waiting: &Waiting, resources: &Resources) {
+    let _bound = waiting.bound_linger();
+    waiting.stream().shutdown(Shutdown::Write);
     let time = resources.limits().linger_time_max;
-    stream.linger(&resources.pool, time, time).await;
+    waiting.stream().linger(&resources.pool, time, time).await;
 }
 
-async fn secure(stream: Stream, remote: SocketAddr, first: Vec<u8>, resources: &Resources) -> Option<(Line, Vec<u8>)> {
+async fn secure(
+    waiting: &Waiting,
+    remote: SocketAddr,
+    first: Vec<u8>,
+    resources: &Resources,
+) -> Option<(Line, Vec<u8>)> {
     // There is one wherever there is a listener for it.
     let (identity, server_port) = (resources.tls.identity()?, server_port(Entrance::Tls, resources));
-    let shaken =
-        shake_hands(&stream, first, identity.config, resources.limits().tls_handshake_time_max, resources).await;
+    let shaken = shake_hands(waiting, first, identity.config, resources).await;
     let (count, fault) = match &shaken {
         Ok(secured) if secured.is_resumed => (Count::TlsHandshakesResumed, None),
         Ok(_) => (Count::TlsHandshakesFull, None),
@@ -102,8 +110,9 @@ async fn secure(stream: Stream, remote: SocketAddr, first: Vec<u8>, resources: &
     }
     if matches!(fault, Some(HandshakeFault::Tls(_))) {
         // Else unread bytes would destroy the alert on its way.
-        linger(&stream, resources).await;
+        linger(waiting, resources).await;
     }
     let secured = shaken.ok()?;
+    let stream = waiting.stream().clone();
     Some((Line { stream, cipher: secured.cipher, remote, server_port }, secured.first))
 }

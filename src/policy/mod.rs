@@ -16,6 +16,7 @@ pub mod origins;
 pub mod port_id;
 pub mod port_rules;
 pub mod refusals;
+pub mod rooms;
 pub mod roster;
 pub mod rules;
 pub mod sources;

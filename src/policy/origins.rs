@@ -106,16 +106,11 @@ impl Origins {
 
     /// Lets a device of this source in; false where it has as many as it may. Who was let in [leaves](Self::leaves) once.
     pub fn enters(&mut self, ip: IpAddr) -> bool {
-        let has_room = self.has_room(ip);
+        let has_room = self.devices.get(&ip).is_none_or(|devices| *devices < self.devices_max);
         if has_room {
             self.is_there(ip);
         }
         has_room
-    }
-
-    /// Whether a device of this source would be let in.
-    pub fn has_room(&self, ip: IpAddr) -> bool {
-        self.devices.get(&ip).is_none_or(|devices| *devices < self.devices_max)
     }
 
     /// Counts a device that is there already, whatever the limit.

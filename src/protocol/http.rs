@@ -4,7 +4,9 @@
 //! request without being checked to be visible ASCII.
 //! **Not here.** Which routes there are and who may use them (`edge::api`).
 
+use crate::protocol::wiped;
 use std::borrow::Cow;
+use zeroize::Zeroizing;
 
 /// Header lines of one request, at most; a real driver sends about ten.
 const HEADERS_MAX: usize = 64;
@@ -87,11 +89,20 @@ impl<'a> RequestHead<'a> {
 
     /// The first query parameter named `name`, decoded.
     pub fn parameter(&self, name: &str) -> Option<Cow<'a, str>> {
-        // Of the others no value is decoded: it may be a private key, of which no copy is to be made.
-        let first = |text: &'a str| form_urlencoded::parse(text.as_bytes()).next();
-        let key = |pair: &'a str| first(pair.split('=').next().unwrap_or_default()).map(|(key, _)| key);
-        let is_it = |pair: &&'a str| !pair.is_empty() && key(pair).unwrap_or_default() == name;
-        self.query.split('&').find(is_it).and_then(first).map(|(_, value)| value)
+        form_urlencoded::parse(self.pair(name)?.as_bytes()).next().map(|(_, value)| value)
+    }
+
+    /// The same, for a value that is wiped when it drops, and of which there is no other copy.
+    pub fn secret_parameter(&self, name: &str) -> Option<Zeroizing<Vec<u8>>> {
+        self.pair(name).map(|pair| wiped::decode(pair.split_once('=').map_or("", |(_, value)| value)))
+    }
+
+    /// The first pair of the query that is named `name`, as it came. Of no pair the value is decoded: it may be a private
+    /// key, of which no copy is to be made.
+    fn pair(&self, name: &str) -> Option<&'a str> {
+        let key = |pair: &'a str| form_urlencoded::parse(pair.split('=').next().unwrap_or_default().as_bytes()).next();
+        let is_it = |pair: &&'a str| !pair.is_empty() && key(pair).map_or("".into(), |(key, _)| key) == name;
+        self.query.split('&').find(is_it)
     }
 
     /// Whether the connection stays open after the answer (RFC 9112 section 9.3).
@@ -246,6 +257,8 @@ mod tests {
         assert_eq!(head.parameter("port").unwrap(), "1");
         assert_eq!(head.parameter("accept").unwrap(), "::1, 10.0.0.1");
         assert_eq!(head.parameter("none"), None);
+        assert_eq!(**head.secret_parameter("accept").unwrap(), *b"::1, 10.0.0.1");
+        assert_eq!(head.secret_parameter("none"), None);
     }
 
     #[test]

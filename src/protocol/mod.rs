@@ -10,3 +10,4 @@ pub mod http;
 pub mod message;
 pub mod proxy_header;
 pub mod tapped;
+pub mod wiped;

@@ -10,7 +10,6 @@ use crate::shard::port::{Arrival, Port};
 use crate::shard::proxied;
 use crate::shard::resources::Resources;
 use crate::shard::ring::{self, Accepted, Listener, Stream};
-use crate::shard::secured_port::SecuredPort;
 use crate::shard::slots::Slot;
 use std::io;
 use std::net::SocketAddr;
@@ -34,13 +33,6 @@ pub async fn devices(port: Weak<Port>, listener: Rc<Listener>) {
     let Some(resources) = port.upgrade().map(|port| port.resources().clone()) else { return };
     while let Some(slot_free) = wait_for_room(&resources, &listener).await {
         drop(slot_free);
-        // What has a handshake before it waits in the kernel while too many are at it.
-        let Some(secured) = port.upgrade().map(|port| port.ledger().secured.clone()) else { return };
-        if let Some(secured) = secured
-            && !wait_for_handshakes(&secured, &listener).await
-        {
-            return;
-        }
         let Some((stream, peer)) = next(&listener, &resources).await else { return };
         // Another shard may have taken the last slot meanwhile; then the connection waits here.
         let Some(slot) = wait_for_room(&resources, &listener).await else { return };
@@ -50,7 +42,7 @@ pub async fn devices(port: Weak<Port>, listener: Rc<Listener>) {
             let port = Rc::downgrade(&port);
             ring::spawn(proxied::admit(port, resources.clone(), stream, remote, slot));
         } else {
-            port.admit(Arrival { stream, remote, slot, first: Vec::new(), cipher: Cipher::Plain });
+            port.admit(Arrival { stream, remote, slot, place: None, first: Vec::new(), cipher: Cipher::Plain });
         }
     }
 }
@@ -91,16 +83,6 @@ async fn wait_for_room(resources: &Resources, listener: &Listener) -> Option<Slo
         }
     }
     None
-}
-
-/// Waits until another handshake may begin; false once the listener is stopped.
-async fn wait_for_handshakes(secured: &SecuredPort, listener: &Listener) -> bool {
-    while !listener.is_stopped() {
-        if let Ok(Ok(_)) = tokio::time::timeout(PAUSE, secured.room.acquire()).await {
-            return true;
-        }
-    }
-    false
 }
 
 fn is_of_the_connection(error: &io::Error) -> bool {

@@ -4,11 +4,13 @@
 //! held than a record that has come in part, and what TLS itself wants sent, which leaves before the next bytes.
 //! **Not here.** The socket (`ring`), and the handshake (`tls`).
 
+use crate::protocol::wiped;
 use bytes::Bytes;
 use rustls::{HandshakeKind, IoState, ServerConnection, SupportedCipherSuite};
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
+use zeroize::Zeroize;
 
 /// What is sealed at once: more would take time from others, and memory for what is sealed beside what is not.
 pub const PIECE_BYTES_MAX: usize = 64 << 10;
@@ -62,6 +64,15 @@ pub enum SealFault {
     KeysUsedUp,
     /// TLS has failed before, for the reason that [`open`](Cipher::open) gave.
     Failed(io::Error),
+}
+
+impl Opened<'_> {
+    /// Leaves nothing of the bytes behind, where they are not the ones that were received.
+    pub fn wipe(self) {
+        if let Cow::Owned(mut data) = self.data {
+            data.zeroize();
+        }
+    }
 }
 
 impl Cipher {
@@ -159,6 +170,7 @@ fn open<'a>(connection: &mut ServerConnection, bytes: &[u8]) -> Opened<'a> {
             Ok(_) => {}
             Err(error) => {
                 // What came before the fault is whole. This ends with an error, as no end was said.
+                wiped::reserve(&mut data, rest.len() + RECORD_BYTES_MAX);
                 let _ = connection.reader().read_to_end(&mut data);
                 break Some(Last::Fault(error));
             }
@@ -174,6 +186,7 @@ fn open_some(connection: &mut ServerConnection, rest: &mut &[u8], data: &mut Vec
     }
     let state = connection.process_new_packets().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     let start = data.len();
+    wiped::reserve(data, state.plaintext_bytes_to_read());
     data.resize(start + state.plaintext_bytes_to_read(), 0);
     connection.reader().read_exact(&mut data[start..])?;
     Ok(state)

@@ -40,6 +40,10 @@ impl fmt::Debug for Gate {
     }
 }
 
+/// A place among the devices of its source. Dropping it gives it back.
+#[derive(Debug)]
+pub struct SourcePlace(Option<(Gate, IpAddr)>);
+
 /// What the gate says of a connect that is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
@@ -84,20 +88,13 @@ impl Gate {
         }
     }
 
-    /// Lets a device of this source in, which [leaves](Self::leaves) once.
+    /// Lets a device of this source in, or one that is about to shake hands for it.
     ///
     /// # Errors
     /// Where its source has as many as it may.
-    pub fn enters(&self, source: IpAddr) -> Result<(), DeviceRefusal> {
-        if self.part_of(source).enters(source) { Ok(()) } else { Err(DeviceRefusal::SourceLimit) }
-    }
-
-    /// Whether a device of this source would be let in at this moment.
-    ///
-    /// # Errors
-    /// As of [`enters`](Self::enters).
-    pub fn has_room(&self, source: IpAddr) -> Result<(), DeviceRefusal> {
-        if self.part_of(source).has_room(source) { Ok(()) } else { Err(DeviceRefusal::SourceLimit) }
+    pub fn enters(&self, source: IpAddr) -> Result<SourcePlace, DeviceRefusal> {
+        let has_entered = self.part_of(source).enters(source);
+        has_entered.then(|| SourcePlace(Some((self.clone(), source)))).ok_or(DeviceRefusal::SourceLimit)
     }
 
     /// Counts a device of this source that is there already, whatever the limit; it [leaves](Self::leaves) once.
@@ -143,6 +140,21 @@ impl Gate {
         };
         let mixed = bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         lock(&self.inner.parts[mixed as usize % self.inner.parts.len()])
+    }
+}
+
+impl SourcePlace {
+    /// Keeps the place until its device [leaves](Gate::leaves).
+    pub fn hold(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for SourcePlace {
+    fn drop(&mut self) {
+        if let Some((gate, source)) = &self.0 {
+            gate.leaves(*source);
+        }
     }
 }
 

@@ -31,8 +31,10 @@ pub mod sockets;
 mod survey;
 pub mod taps;
 pub mod tls;
+pub mod turns;
 pub mod udp;
 pub mod vitals;
+pub mod waiting;
 
 use crate::policy::counts::{Count, ShardCount};
 use crate::policy::ending::{JoinRefusal, PortEnd};

@@ -7,6 +7,7 @@
 use crate::policy::counts::Count;
 use crate::policy::ending::DeviceRefusal;
 use crate::protocol::proxy_header::{self, Origin, ProxyFault};
+use crate::protocol::wiped;
 use crate::shard::cipher::Cipher;
 use crate::shard::port::{Arrival, Port};
 use crate::shard::resources::Resources;
@@ -33,7 +34,11 @@ pub async fn read_header(
     let _deadline = Timer::interrupt_after(HEADER_TIME_MAX, stream);
     let origin = loop {
         match stream.receive(&resources.pool).await {
-            Ok(Receipt::Data(data)) => bytes.extend_from_slice(&data),
+            Ok(Receipt::Data(data)) => {
+                // A driver's request may stand behind the header, with a private key in it.
+                wiped::extend(bytes, &data);
+                data.wipe();
+            }
             Ok(Receipt::End) | Err(_) if bytes.is_empty() => break Origin::Balancer,
             Ok(Receipt::End) | Err(_) => return Err(ProxyFault::Malformed),
             Ok(Receipt::Interrupted) => return Err(ProxyFault::Late),
@@ -55,7 +60,9 @@ pub async fn admit(port: Weak<Port>, resources: Rc<Resources>, stream: Stream, b
     let origin = read_header(&stream, &resources, balancer, &mut first).await;
     let Some(port) = port.upgrade() else { return };
     match origin {
-        Ok(Origin::Remote(remote)) => port.admit(Arrival { stream, remote, slot, first, cipher: Cipher::Plain }),
+        Ok(Origin::Remote(remote)) => {
+            port.admit(Arrival { stream, remote, slot, place: None, first, cipher: Cipher::Plain })
+        }
         Ok(Origin::Balancer) => {}
         Err(fault) => {
             tell(&resources, fault, balancer.ip(), port.id().number.get());

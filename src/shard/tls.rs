@@ -1,30 +1,26 @@
 //! TLS of connections that come in: who the daemon is, and the handshake.
 //!
-//! **Invariants.** Handshakes of a shard take turns, between which its loop goes on, and at most half of its time. One has
-//! a deadline, and holds no receive buffer while it waits for its turn.
-//! **Not here.** Bytes after the handshake (`cipher`), how many may wait (`edge::handshakes`), files (`config`).
+//! **Invariants.** One that is let go, or late, ends wherever it is, and nothing more is computed for it. It holds no receive
+//! buffer while it waits for its turn, and no state of TLS before its first byte.
+//! **Not here.** Bytes after the handshake (`cipher`), whose turn it is (`turns`), how many there may be (`edge::handshakes`,
+//! `secured_port`), files (`config`).
 
 use crate::policy::certificate::{self, Certified};
+use crate::protocol::wiped;
 use crate::shard::cipher::{Cipher, Last};
 use crate::shard::log_gate::AddressLogGate;
 use crate::shard::resources::Resources;
-use crate::shard::ring::{self, Receipt, Sent, Stream, Timer};
+use crate::shard::ring::{Receipt, Sent};
+use crate::shard::turns::Turns;
+use crate::shard::waiting::Waiting;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
 use rustls::{HandshakeKind, ServerConfig, ServerConnection};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::sync::{Semaphore, SemaphorePermit};
-
-/// Time that handshakes take in a row before they pause for as long.
-const BURST: Duration = Duration::from_millis(4);
-/// The longest such pause: where the process had to wait for a core, that time was none of the handshakes'.
-const PAUSE_MAX: Duration = Duration::from_millis(20);
 
 /// What a handshake may take at most: what the other end has said, and what it has not taken yet.
 pub const HANDSHAKE_BYTES_MAX: usize = 128 << 10;
@@ -84,9 +80,7 @@ impl Identity {
 #[derive(Debug)]
 pub struct Tls {
     identity: RefCell<Option<Identity>>,
-    turns: Semaphore,
-    /// What handshakes took since they last paused.
-    spent: Cell<Duration>,
+    turns: Turns,
     /// For lines about handshakes that failed.
     pub failed_log: AddressLogGate,
 }
@@ -119,12 +113,7 @@ pub enum HandshakeFault {
 impl Tls {
     /// TLS with this identity; `None` where none is spoken.
     pub fn new(identity: Option<Identity>) -> Self {
-        Tls {
-            identity: RefCell::new(identity),
-            turns: Semaphore::new(1),
-            spent: Cell::default(),
-            failed_log: AddressLogGate::default(),
-        }
+        Tls { identity: RefCell::new(identity), turns: Turns::default(), failed_log: AddressLogGate::default() }
     }
 
     /// Shows another identity from here on. Sessions of the one before go on, and none of them is resumed.
@@ -136,70 +125,52 @@ impl Tls {
     pub fn identity(&self) -> Option<Identity> {
         self.identity.borrow().clone()
     }
-
-    /// Waits for a turn of computing a handshake's next step.
-    async fn turn(&self) -> Turn<'_> {
-        // It is never closed.
-        let permit = self.turns.acquire().await.ok();
-        if self.spent.get() >= BURST {
-            tokio::time::sleep(self.spent.take().min(PAUSE_MAX)).await;
-        } else {
-            ring::turn().await;
-        }
-        Turn { tls: self, began_at: Instant::now(), _permit: permit }
-    }
 }
 
-/// A turn while it lasts.
-struct Turn<'a> {
-    tls: &'a Tls,
-    began_at: Instant,
-    _permit: Option<SemaphorePermit<'a>>,
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.tls.spent.set(self.tls.spent.get() + self.began_at.elapsed());
-    }
-}
-
-/// Shakes hands with whoever has connected, and has sent `read` already, for `time_max` at most.
+/// Shakes hands with whoever has connected, and has sent `read` already, for as long as the limits say at most.
 ///
 /// # Errors
 /// Why it came to nothing. The socket is to be shut down next.
 pub async fn shake_hands(
-    stream: &Stream,
+    waiting: &Waiting,
     read: Vec<u8>,
     config: Arc<ServerConfig>,
-    time_max: Duration,
     resources: &Resources,
 ) -> Result<Secured, HandshakeFault> {
-    let connection = ServerConnection::new(config).map_err(|error| HandshakeFault::Tls(io::Error::other(error)))?;
-    let cipher = Cipher::of(connection);
-    let (slow, is_late) = (stream.clone(), Rc::new(Cell::new(false)));
-    let told = is_late.clone();
-    let _deadline = Timer::spawn(async move {
-        tokio::time::sleep(time_max).await;
-        told.set(true);
-        slow.abandon_send();
-        slow.interrupt();
-    });
-    let (mut first, mut read) = (Vec::new(), Some(read).filter(|read| !read.is_empty()));
+    let _deadline = waiting.bound(resources.limits().tls_handshake_time_max);
+    let shaken = compute_in_turns(waiting, read, config, resources).await;
+    // However it looked: its sends are given up from then on.
+    if waiting.is_let_go() { Err(HandshakeFault::Late) } else { shaken }
+}
+
+async fn compute_in_turns(
+    waiting: &Waiting,
+    mut read: Vec<u8>,
+    config: Arc<ServerConfig>,
+    resources: &Resources,
+) -> Result<Secured, HandshakeFault> {
+    let stream = waiting.stream();
+    let fault = |error| HandshakeFault::Tls(io::Error::other(error));
+    let mut claim = resources.tls.turns.claim();
+    let (mut first, mut begun) = (Vec::new(), None);
     loop {
-        let bytes = match read.take() {
-            Some(read) => read,
-            None => match stream.receive(&resources.pool).await {
+        if read.is_empty() {
+            read = match stream.receive(&resources.pool).await {
                 Ok(Receipt::Data(bytes)) => bytes.to_vec(),
                 Ok(Receipt::Interrupted) => return Err(HandshakeFault::Late),
                 Ok(Receipt::End) | Err(_) => return Err(HandshakeFault::Gone),
-            },
+            };
+        }
+        let turn = claim.turn(waiting).await.ok_or(HandshakeFault::Late)?;
+        let cipher = match begun.take() {
+            Some(cipher) => cipher,
+            None => Cipher::of(ServerConnection::new(config.clone()).map_err(fault)?),
         };
-        let turn = resources.tls.turn().await;
-        let opened = cipher.open(&bytes);
+        let mut opened = cipher.open(&read);
         drop(turn);
         let answer = cipher.pending();
         let done = cipher.handshake_kind();
-        match opened.last {
+        match opened.last.take() {
             None => {}
             // What stands behind a handshake that is over is met again by whoever goes on.
             Some(_) if done.is_some() => {}
@@ -210,7 +181,11 @@ pub async fn shake_hands(
                 return Err(HandshakeFault::Tls(error));
             }
         }
-        first.extend_from_slice(&opened.data);
+        wiped::extend(&mut first, &opened.data);
+        opened.wipe();
+        if !answer.is_empty() {
+            claim.answered();
+        }
         match stream.send_all(answer, |_| {}).await {
             Ok(Sent::Whole) => {}
             Ok(Sent::Abandoned) => return Err(HandshakeFault::Late),
@@ -219,11 +194,9 @@ pub async fn shake_hands(
             Err(_) => return Err(HandshakeFault::Gone),
         }
         if let Some(kind) = done {
-            // Its sends are given up from then on.
-            if is_late.get() {
-                return Err(HandshakeFault::Late);
-            }
             return Ok(Secured { cipher, first, is_resumed: kind == HandshakeKind::Resumed });
         }
+        read.clear();
+        begun = Some(cipher);
     }
 }

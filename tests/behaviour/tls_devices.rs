@@ -37,23 +37,39 @@ const PART: usize = 64 << 10;
 /// Parameters of a join beside port and accept list.
 type Parameters<'a> = &'a [(&'a str, &'a str)];
 
-fn target(port: u16, more: Parameters) -> String {
+/// The target of a join.
+pub fn target(port: u16, more: Parameters) -> String {
+    target_accepting(port, "127.0.0.1", more)
+}
+
+fn target_accepting(port: u16, accept: &str, more: Parameters) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
-    query.append_pair("port", &port.to_string()).append_pair("accept", "127.0.0.1");
+    query.append_pair("port", &port.to_string()).append_pair("accept", accept);
     query.extend_pairs(more);
     format!("{}/tls_dispatch?{}", BASES[1], query.finish())
 }
 
-fn join(daemon: &Daemon, port: u16, more: Parameters) -> Driver {
-    let joined = daemon.upgrade(&target(port, more), "").unwrap_or_else(|response| panic!("refused: {response:?}"));
+/// Joins.
+pub fn join(daemon: &Daemon, port: u16, more: Parameters) -> Driver {
+    join_by(daemon, &target(port, more))
+}
+
+fn join_by(daemon: &Daemon, target: &str) -> Driver {
+    let joined = daemon.upgrade(target, "").unwrap_or_else(|response| panic!("refused: {response:?}"));
     let (stream, pending) = joined.into_parts();
     Driver::new(stream, pending)
 }
 
 /// Joins with a key that costs little to make and to sign with.
 pub fn join_with_key(daemon: &Daemon, port: u16) -> Driver {
+    join_accepting(daemon, port, "127.0.0.1")
+}
+
+/// The same for other sources.
+pub fn join_accepting(daemon: &Daemon, port: u16, accept: &str) -> Driver {
     static KEY: OnceLock<String> = OnceLock::new();
-    join(daemon, port, &[("private_key", KEY.get_or_init(|| Authority::new().issue(10).key))])
+    let key = KEY.get_or_init(|| Authority::new().issue(10).key);
+    join_by(daemon, &target_accepting(port, accept, &[("private_key", key)]))
 }
 
 /// The common name of a certificate.

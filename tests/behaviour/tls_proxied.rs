@@ -29,8 +29,13 @@ fn balanced(port: u16) -> TcpStream {
 
 /// The same, which begins with the header.
 fn proxied(port: u16) -> TcpStream {
+    proxied_for("192.0.2.9", port)
+}
+
+/// The same for another source.
+pub fn proxied_for(source: &str, port: u16) -> TcpStream {
     let mut stream = balanced(port);
-    stream.write_all(b"PROXY TCP4 192.0.2.9 192.0.2.1 4000 443\r\n").unwrap();
+    write!(stream, "PROXY TCP4 {source} 192.0.2.1 4000 443\r\n").unwrap();
     stream
 }
 

@@ -10,13 +10,14 @@ use nix::sys::ptrace;
 use nix::unistd::Pid;
 use rustix::process::Signal;
 
-use crate::harness::{BASES, Daemon, Manager, Place, Setup, Taker, eventually};
+use crate::harness::{BASES, Daemon, Manager, Place, Setup, Taker, eventually, free_port};
 
 scenarios! {
     a_shard_that_does_not_turn_starves_the_watchdog,
     a_reload_that_a_shard_does_not_take_is_over_all_the_same,
     a_signal_to_stop_is_heard_while_a_reload_waits_for_a_shard,
     a_takeover_that_waits_for_a_shard_is_over_in_time,
+    a_certificate_that_does_not_come_is_not_waited_for,
 }
 
 /// The watchdog's time; it is fed once a second, or as soon as every shard has told a beat.
@@ -76,6 +77,34 @@ fn readiness(api: SocketAddr) -> Option<String> {
 
 fn is_fed(manager: &Manager) -> bool {
     manager.notice_within(2 * WATCHDOG).is_some_and(|notice| notice == "WATCHDOG=1\n")
+}
+
+/// As it does not from a folder on a server that is gone.
+fn a_certificate_that_does_not_come_is_not_waited_for(shards: usize) {
+    let folder = std::env::temp_dir();
+    Setup::new(shards).flag("tls-device-certs", folder.to_str().unwrap()).limit("request-head-ms-max", 2_000).run(
+        |daemon| {
+            let joined = |port: u16, more: &str| {
+                let target = format!("{}/tls_dispatch?port={port}&accept=127.0.0.1{more}", BASES[1]);
+                daemon.upgrade(&target, "").map(drop).map_err(|refused| (refused.status, refused.text().to_owned()))
+            };
+            let (status, reason) = joined(free_port(), "&tls=nowhere").unwrap_err();
+            assert!(status == 400 && reason.contains("nowhere.crt cannot be read"), "{status} {reason}");
+            // So far there is the one alone that reads files.
+            let Some(standstill) = Standstill::of(daemon, "certificates") else {
+                eprintln!("SKIPPED: threads cannot be traced here");
+                return;
+            };
+            for _ in 0..2 {
+                let (status, reason) = joined(free_port(), "&tls=nowhere").unwrap_err();
+                assert!(status == 503 && reason.contains("was not there in time"), "{status} {reason}");
+            }
+            // What is made in memory is another thread's.
+            eventually("a join by what is in memory", || joined(free_port(), "").ok());
+            drop(standstill);
+            assert_eq!(joined(free_port(), "&tls=nowhere").unwrap_err().0, 400);
+        },
+    );
 }
 
 fn a_shard_that_does_not_turn_starves_the_watchdog(shards: usize) {

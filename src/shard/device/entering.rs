@@ -1,7 +1,7 @@
 //! A device with TLS before it is one: its handshake.
 //!
-//! **Invariants.** It has an id, and its drivers hear of it, only once the handshake is over. Its place among the devices is
-//! taken from the start.
+//! **Invariants.** It has an id, and its drivers hear of it, only once the handshake is over. Its place among the devices, of
+//! the process and of its source, is taken from the start; that of its source is given back as soon as its handshake fails.
 //! **Not here.** The handshake itself (`shard::tls`), and who is let in (`port`).
 
 use crate::policy::counts::Count;
@@ -15,23 +15,27 @@ use std::rc::{Rc, Weak};
 /// Shakes hands, and has the port let the device in. A task of its own.
 pub async fn shake_hands(port: Weak<Port>, secured: Rc<SecuredPort>, mut arrival: Arrival) {
     let Some((id, resources)) = port.upgrade().map(|port| (port.id(), port.resources().clone())) else { return };
-    let Ok(_room) = secured.room.acquire().await else { return };
-    let _under_way = secured.begin(&arrival.stream);
+    let mut handshake = secured.begin(&arrival.stream, arrival.remote.ip(), arrival.place.take());
     let limits = resources.limits();
-    let config = secured.identity().config.clone();
     let first = std::mem::take(&mut arrival.first);
-    let shaken = tls::shake_hands(&arrival.stream, first, config, limits.tls_handshake_time_max, &resources).await;
+    let shaken = if handshake.has_room(limits.tls_handshake_time_max).await {
+        tls::shake_hands(handshake.waiting(), first, secured.identity().config.clone(), &resources).await
+    } else {
+        Err(HandshakeFault::Late)
+    };
     let fault = match shaken {
         Ok(done) => {
             let count = if done.is_resumed { Count::DeviceHandshakesResumed } else { Count::DeviceHandshakesFull };
             resources.counts.one(count);
+            let place = handshake.finish();
             if let Some(port) = port.upgrade() {
-                port.enter(Arrival { cipher: done.cipher, first: done.first, ..arrival });
+                port.enter(Arrival { cipher: done.cipher, place, first: done.first, ..arrival });
             }
             return;
         }
         Err(fault) => fault,
     };
+    drop(handshake);
     resources.counts.one(match fault {
         HandshakeFault::Tls(_) => Count::DeviceHandshakesFailed,
         HandshakeFault::Late => Count::DeviceHandshakesLate,

@@ -2,8 +2,8 @@
 //!
 //! **Invariants.** The checks run in one order: a driver accepts the source, the source does not flap, its old connection
 //! has made way where it is to, the port has room, the source has room. Who is refused used no id and holds nothing. Where
-//! devices speak TLS, all but the third come before the handshake, so that it is not computed in vain; whether there is
-//! room is asked again after it, as others may have been quicker.
+//! devices speak TLS, all but the third come before the handshake, so that it is not computed in vain, and the place of the
+//! source is taken from there on; whether the port has room is asked again after it, as others may have been quicker.
 //! **Not here.** Accepting (`accept`), the handshake (`device::entering`), and how a source is judged (`policy::origins`).
 
 use super::{Port, replacing};
@@ -15,9 +15,10 @@ use crate::protocol::message::ToDriver;
 use crate::protocol::tapped::TapEvent;
 use crate::shard::cipher::Cipher;
 use crate::shard::device::{self, Device};
-use crate::shard::gate;
+use crate::shard::gate::{self, SourcePlace};
 use crate::shard::outbox::Appended;
 use crate::shard::ring::{self, Stream};
+use crate::shard::secured_port::SecuredPort;
 use crate::shard::slots::Slot;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -30,6 +31,8 @@ pub struct Arrival {
     pub remote: SocketAddr,
     /// Its place among the devices of the process.
     pub slot: Slot,
+    /// Its place among the devices of its source, where it was taken before its handshake.
+    pub place: Option<SourcePlace>,
     /// What it has sent that was read already, behind a balancer's header or its handshake.
     pub first: Vec<u8>,
     /// What its bytes are wrapped in, from its handshake on.
@@ -54,30 +57,36 @@ impl Port {
             }
             return self.refuse(source, DeviceRefusal::Flapping);
         }
-        match &self.ledger.secured {
-            None => self.enter(arrival),
-            Some(secured) => {
-                if let Err(refusal) = self.has_room(source) {
-                    return self.refuse(source, refusal);
-                }
+        let Some(secured) = &self.ledger.secured else { return self.enter(arrival) };
+        match self.place_for_handshake(secured, source) {
+            Ok(place) => {
+                let arrival = Arrival { place, ..arrival };
                 ring::spawn(device::shake_hands(Rc::downgrade(self), secured.clone(), arrival));
             }
+            Err(refusal) => self.refuse(source, refusal),
         }
     }
 
-    /// Whether a device of this source would be let in at this moment.
-    fn has_room(&self, source: IpAddr) -> Result<(), DeviceRefusal> {
-        // Its source's old device goes first, and makes room for it.
+    /// Whether a device of this source may shake hands, and its place among those of its source. None where it is taken
+    /// after the handshake: the source's old device goes first then, and makes room.
+    fn place_for_handshake(&self, secured: &SecuredPort, source: IpAddr) -> Result<Option<SourcePlace>, DeviceRefusal> {
+        if self.replacing.is_on() {
+            secured.let_go_of(source);
+        }
         if self.replacing.makes_way(source) {
-            return Ok(());
+            return Ok(None);
         }
         self.port_has_room()?;
-        if self.ledger.counts_sources() { self.resources().shared.gate.has_room(source) } else { Ok(()) }
+        self.place_of(source)
     }
 
     fn port_has_room(&self) -> Result<(), DeviceRefusal> {
         let has_room = self.devices.borrow().len() < self.resources().limits().devices_per_port_max;
         if has_room { Ok(()) } else { Err(DeviceRefusal::Limit) }
+    }
+
+    fn place_of(&self, source: IpAddr) -> Result<Option<SourcePlace>, DeviceRefusal> {
+        self.ledger.counts_sources().then(|| self.resources().shared.gate.enters(source)).transpose()
     }
 
     /// Lets a device in, after its handshake where its port has one.
@@ -91,26 +100,29 @@ impl Port {
 
     /// Lets a device in, if the limits leave room for it.
     pub(super) fn let_in(self: &Rc<Self>, arrival: Arrival) -> Option<Rc<Device>> {
-        let Arrival { stream, remote, slot, first, cipher } = arrival;
+        let Arrival { stream, remote, slot, place, first, cipher } = arrival;
         let source = remote.ip();
         if self.draining.get() {
             return None;
         }
-        let gate = self.ledger.counts_sources().then_some(&self.resources().shared.gate);
-        let enters = || gate.map_or(Ok(()), |gate| gate.enters(source));
-        if let Err(refusal) = self.port_has_room().and_then(|()| enters()) {
-            self.refuse(source, refusal);
-            return None;
-        }
+        let entered =
+            self.port_has_room().and_then(|()| place.map_or_else(|| self.place_of(source), |place| Ok(Some(place))));
+        let place = match entered {
+            Ok(place) => place,
+            Err(refusal) => {
+                self.refuse(source, refusal);
+                return None;
+            }
+        };
         // Not before: an audience is released by its device.
         let Some(audience) = self.roster.borrow_mut().audience(source) else {
-            gate.inspect(|gate| gate.leaves(source));
             self.refuse(source, DeviceRefusal::Source);
             return None;
         };
         let id = self.next_device.get();
         self.next_device.set(id + 1);
         let device = Device::new(id, stream, remote.port(), audience.clone(), self, self.ledger(), slot);
+        place.into_iter().for_each(SourcePlace::hold);
         if let Some(secured) = &self.ledger.secured {
             secured.keep(id, cipher);
         }

@@ -170,8 +170,7 @@ impl Client {
 
     /// Shakes hands over a connection, or says why that failed.
     pub fn shake_hands(&self, mut tcp: TcpStream) -> std::io::Result<TlsStream> {
-        let name = ServerName::try_from("localhost").unwrap();
-        let mut connection = ClientConnection::new(self.0.clone(), name).unwrap();
+        let mut connection = ClientConnection::new(self.0.clone(), name()).unwrap();
         while connection.is_handshaking() {
             connection.complete_io(&mut tcp)?;
         }
@@ -180,8 +179,7 @@ impl Client {
 
     /// Shakes hands but for what this end says last in it, if it does: that leaves with what is sent next.
     pub fn almost_shake_hands(&self, mut tcp: TcpStream) -> TlsStream {
-        let name = ServerName::try_from("localhost").unwrap();
-        let mut connection = ClientConnection::new(self.0.clone(), name).unwrap();
+        let mut connection = ClientConnection::new(self.0.clone(), name()).unwrap();
         while connection.is_handshaking() {
             if connection.wants_write() {
                 connection.write_tls(&mut tcp).unwrap();
@@ -223,6 +221,26 @@ pub fn connect(port: u16) -> TcpStream {
     stream
 }
 
+/// What whoever speaks TLS says first.
+pub fn hello() -> Vec<u8> {
+    let mut connection = ClientConnection::new(gullible(rustls::ALL_VERSIONS), name()).unwrap();
+    let mut hello = Vec::new();
+    connection.write_tls(&mut hello).unwrap();
+    hello
+}
+
+fn name() -> ServerName<'static> {
+    ServerName::try_from("localhost").unwrap()
+}
+
+/// A client that takes any certificate.
+fn gullible(versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions).unwrap();
+    let config = config.dangerous().with_custom_certificate_verifier(Arc::new(Gullible(provider)));
+    Arc::new(config.with_no_client_auth())
+}
+
 /// A device with TLS, which takes any certificate.
 pub struct TlsDevice(TlsStream);
 
@@ -248,15 +266,17 @@ impl TlsDevice {
     }
 
     fn client(versions: &[&'static SupportedProtocolVersion]) -> Client {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions).unwrap();
-        let config = config.dangerous().with_custom_certificate_verifier(Arc::new(Gullible(provider)));
-        Client(Arc::new(config.with_no_client_auth()))
+        Client(gullible(versions))
     }
 
     /// Its connection.
     pub fn stream(&mut self) -> &mut TlsStream {
         &mut self.0
+    }
+
+    /// Shakes hands over a connection, or says why that failed.
+    pub fn try_over(tcp: TcpStream) -> std::io::Result<Self> {
+        Client(gullible(rustls::ALL_VERSIONS)).shake_hands(tcp).map(Self)
     }
 
     /// The certificate that it was shown.
