@@ -367,7 +367,7 @@ fn a_driver_that_dies_with_much_unread_is_noticed_at_once(shards: usize) {
             let start = Instant::now();
             eventually("it has left", || (daemon.held("sessions") + daemon.held("devices") == 0).then_some(()));
             let took = start.elapsed();
-            assert!(took < Duration::from_secs(5), "noticed after {took:?} ({how})");
+            assert!(took < Duration::from_secs(15), "noticed after {took:?} ({how})");
         }
     });
 }

@@ -47,7 +47,7 @@ fn a_manager_is_told_that_the_daemon_is_ready_and_that_it_stops(shards: usize) {
     assert!(ready.contains(&status), "{ready:?}");
     daemon.signal(Signal::TERM);
     manager.until("STOPPING=1");
-    assert_eq!(daemon.exit_within(Duration::from_secs(10)).code(), Some(0));
+    assert_eq!(daemon.exits().code(), Some(0));
     manager.take_notices();
     assert_eq!(manager.stored(), vec!["stored-api"; shards], "what the next daemon may need, and nothing else");
 }
@@ -68,7 +68,7 @@ fn a_manager_that_takes_no_notice_does_not_hold_the_daemon_up(shards: usize) {
     // The watchdog is fed at every beat of the shards, and a socket holds some ten notices.
     std::thread::sleep(Duration::from_secs(4));
     daemon.signal(Signal::TERM);
-    assert_eq!(daemon.exit_within(Duration::from_secs(10)).code(), Some(0));
+    assert_eq!(daemon.exits().code(), Some(0));
 }
 
 fn readiness_needs_no_token_and_is_200_while_the_daemon_serves(shards: usize) {
@@ -126,7 +126,7 @@ fn a_restart_serves_where_the_settings_say_and_not_where_the_store_listens(shard
     let mut daemon = manager.watch(Setup::new(shards).api_port(before)).start();
     manager.until("READY=1");
     daemon.signal(Signal::TERM);
-    assert_eq!(daemon.exit_within(Duration::from_secs(10)).code(), Some(0));
+    assert_eq!(daemon.exits().code(), Some(0));
     manager.take_notices();
     let daemon = manager.hand_stored(Setup::new(shards).api_port(after)).start();
     manager.until("READY=1");
@@ -139,7 +139,7 @@ fn a_restart_serves_where_the_settings_say_and_not_where_the_store_listens(shard
 
 /// What a daemon says that does not start.
 fn refusal_of(mut daemon: Daemon) -> String {
-    assert_eq!(daemon.exit_within(Duration::from_secs(10)).code(), Some(1));
+    assert_eq!(daemon.exits().code(), Some(1));
     eventually("the reason", || {
         let said = daemon.log();
         let mut reasons = said.lines().filter(|line| line.starts_with("dispatch: "));

@@ -2,7 +2,6 @@
 //! changes nothing.
 
 use std::net::TcpStream;
-use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -20,9 +19,6 @@ scenarios! {
     a_place_that_a_daemon_left_behind_is_made_anew,
     the_sockets_are_left_with_the_manager_for_the_next_daemon,
 }
-
-/// Long enough for any start and drain on a busy machine.
-pub const LONG: Duration = Duration::from_secs(20);
 
 /// A number of shards that is another.
 const fn other(shards: usize) -> usize {
@@ -53,7 +49,7 @@ fn the_other_daemon_tells_its_drivers_and_ends_and_this_one_serves(shards: usize
     drop(device);
     driver.closed(&Addr::new("127.0.0.1", 0));
     goodbye(&mut driver);
-    assert_eq!(old.exit_within(LONG).code(), Some(0));
+    assert_eq!(old.exits().code(), Some(0));
     let mut driver = new.join_tcp(port, "127.0.0.1");
     let mut device = Device::connect("127.0.0.1", port);
     assert_serves(&mut driver, &mut device);
@@ -70,7 +66,7 @@ fn devices_and_datagrams_wait_for_the_driver_to_come_back(shards: usize) {
     let new = place.take_over(Setup::new(other(shards)).api_port(api));
     goodbye(&mut driver);
     goodbye(&mut receiver);
-    assert_eq!(old.exit_within(LONG).code(), Some(0));
+    assert_eq!(old.exits().code(), Some(0));
     let mut devices: Vec<_> = (0..20).map(|_| Device::connect("127.0.0.1", tcp)).collect();
     let sender = Datagrams::bind("127.0.0.1");
     for (at, device) in devices.iter_mut().enumerate() {
@@ -103,7 +99,7 @@ fn a_port_whose_driver_does_not_come_back_is_closed(shards: usize) {
     let driver = old.join_tcp(port, "127.0.0.1");
     let new = place.take_over(Setup::new(shards).api_port(api).limit("takeover-wait-ms-max", 2_000));
     drop(driver);
-    assert_eq!(old.exit_within(LONG).code(), Some(0));
+    assert_eq!(old.exits().code(), Some(0));
     new.until_logged("no driver came back to a port that was handed over");
     eventually("the port is closed", || Device::try_connect("127.0.0.1", port).err());
     drop(new.join_tcp(port, "127.0.0.1"));
@@ -123,7 +119,7 @@ fn many_drivers_are_all_told_and_come_back(shards: usize) {
     let mut drivers = join_all(&old);
     let new = place.take_over(Setup::new(other(shards)).api_port(api).variable("LOG_LEVEL", "info"));
     drivers.iter_mut().for_each(goodbye);
-    assert_eq!(old.exit_within(LONG).code(), Some(0));
+    assert_eq!(old.exits().code(), Some(0));
     assert!(old.log().contains("dispatch ends end=Drained"), "the time did not suffice");
     let drivers = join_all(&new);
     assert_eq!(new.held("ports"), PORTS as u64);
@@ -204,10 +200,10 @@ fn a_place_that_a_daemon_left_behind_is_made_anew(shards: usize) {
     let (place, api) = (Place::new(), free_port());
     let mut killed = place.of(Setup::new(shards).api_port(api)).start();
     killed.signal(Signal::KILL);
-    killed.exit_within(LONG);
+    killed.exits();
     let mut old = place.of(Setup::new(shards).api_port(api)).start();
     let new = place.take_over(Setup::new(shards).api_port(api));
-    assert_eq!(old.exit_within(LONG).code(), Some(0));
+    assert_eq!(old.exits().code(), Some(0));
     new.assert_drains();
 }
 
@@ -219,7 +215,7 @@ fn the_sockets_are_left_with_the_manager_for_the_next_daemon(shards: usize) {
     old.signal(Signal::TERM);
     goodbye(&mut driver);
     goodbye(&mut receiver);
-    assert_eq!(old.exit_within(LONG).code(), Some(0));
+    assert_eq!(old.exits().code(), Some(0));
     manager.take_notices();
     assert_eq!(manager.stored(), [vec!["stored-api"; shards], vec!["stored-port"; 2]].concat());
     // Nobody listens, and nobody is refused.

@@ -203,7 +203,7 @@ fn a_drain_says_goodbye_inside_the_tls(shards: usize) {
     driver.closed(&addr);
     assert_eq!(driver.close_reason().0, 1001);
     driver.ends();
-    assert!(daemon.exit_within(Duration::from_secs(10)).success());
+    assert!(daemon.exits().success());
 }
 
 fn a_session_with_tls_reserves_what_tls_takes(shards: usize) {

@@ -1,7 +1,6 @@
 //! Proves that TLS goes on where a daemon is replaced, and what of it a reload changes.
 
 use std::net::{Ipv4Addr, TcpListener};
-use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -19,9 +18,6 @@ scenarios! {
     turning_tls_on_waits_for_a_restart,
     a_reload_says_where_certificates_for_devices_are,
 }
-
-/// Long enough for any start and drain on a busy machine.
-const LONG: Duration = Duration::from_secs(20);
 
 /// A driver with TLS and its device.
 fn assert_serves(authority: &Authority, tls_port: u16) -> Driver {
@@ -56,7 +52,7 @@ fn drivers_with_tls_come_back_to_the_daemon_that_has_taken_over(shards: usize) {
     authority.install(&authority.issue(100));
     let new = place.take_over(setup(&authority, shards % 3 + 1, ports));
     goodbye(driver);
-    assert_eq!(old.exit_within(LONG).code(), Some(0));
+    assert_eq!(old.exits().code(), Some(0));
     drop(assert_serves(&authority, ports.1));
     new.assert_drains();
 }
@@ -69,7 +65,7 @@ fn a_listener_with_tls_is_left_with_the_manager_by_a_name_of_its_own(shards: usi
     let driver = assert_serves(&authority, ports.1);
     old.signal(Signal::TERM);
     goodbye(driver);
-    assert_eq!(old.exit_within(LONG).code(), Some(0));
+    assert_eq!(old.exits().code(), Some(0));
     manager.take_notices();
     assert_eq!(
         manager.stored(),
@@ -113,7 +109,7 @@ fn both_ports_of_a_socket_unit_are_served_whatever_their_names(shards: usize) {
             }
             daemon.signal(Signal::TERM);
             goodbye(driver);
-            assert_eq!(daemon.exit_within(LONG).code(), Some(0));
+            assert_eq!(daemon.exits().code(), Some(0));
             manager.take_notices();
         }
         // Both are the unit's, and listen on.
@@ -136,7 +132,7 @@ fn a_socket_unit_with_a_port_for_tls_and_no_tls_is_told_of(shards: usize) {
             manager.until("READY=1");
             daemon.signal(Signal::TERM);
         }
-        assert_eq!(daemon.exit_within(LONG).code(), code);
+        assert_eq!(daemon.exits().code(), code);
     }
 }
 
@@ -147,7 +143,7 @@ fn a_daemon_without_tls_takes_over_from_one_with_it(shards: usize) {
     goodbye({
         let driver = assert_serves(&authority, ports.1);
         let _new = place.take_over(Setup::new(shards).api_port(ports.0));
-        assert_eq!(old.exit_within(LONG).code(), Some(0));
+        assert_eq!(old.exits().code(), Some(0));
         let refused = std::net::TcpStream::connect(("127.0.0.1", ports.1));
         assert!(refused.is_err(), "somebody listens where TLS was spoken");
         driver

@@ -54,7 +54,7 @@ fn fifty_drivers_are_back_after_a_kill_and_their_ports_work(shards: usize) {
     let devices: Vec<_> = ports.iter().step_by(2).map(|&port| Device::connect("127.0.0.1", port)).collect();
     eventually("all devices are there", || (daemon.held("devices") == devices.len() as u64).then_some(()));
     daemon.signal(Signal::KILL);
-    daemon.exit_within(Duration::from_secs(5));
+    daemon.exits();
     let start = Instant::now();
     let (daemon, mut after) = std::thread::scope(|scope| {
         let joining: Vec<_> = before

@@ -263,17 +263,21 @@ impl Stream {
         time: Duration,
         stalled: Duration,
     ) {
-        let mut dropping = pin!(self.drop_received(receive, pool));
+        let (goes_on_sending, is_over) = (Cell::new(false), Cell::new(false));
+        let mut dropping = pin!(self.drop_received(receive, pool, &goes_on_sending, &is_over));
         let mut left_bytes = usize::MAX;
         let mut progressed_at = Instant::now();
         while tokio::time::timeout(time, dropping.as_mut()).await.is_err() {
             let now_left_bytes = self.unacknowledged_bytes();
             let is_stalled = now_left_bytes >= left_bytes && progressed_at.elapsed() >= stalled;
-            if is_stalled {
-                self.reset_on_close();
-            }
             if is_stalled || now_left_bytes == 0 {
+                // One that goes on sending would be reset by its next byte; where it has met a full window, it would not
+                // hear of the close for a minute.
+                if is_stalled || goes_on_sending.get() {
+                    self.reset_on_close();
+                }
                 // Ends the receive that is pending.
+                is_over.set(true);
                 self.shutdown(Shutdown::Both);
                 return dropping.await;
             }
@@ -283,12 +287,26 @@ impl Stream {
         }
     }
 
-    /// Receives and drops what comes until the other end closes.
-    async fn drop_received(&self, receive: impl Future<Output = io::Result<Receipt>>, pool: &Pool) {
-        // An interrupt was meant for a receive before. The buffer goes back here.
-        let goes_on = |receipt| matches!(receipt, Ok(Receipt::Data(_) | Receipt::Interrupted));
+    /// Receives and drops what comes until the other end closes, or it is over.
+    async fn drop_received(
+        &self,
+        receive: impl Future<Output = io::Result<Receipt>>,
+        pool: &Pool,
+        goes_on_sending: &Cell<bool>,
+        is_over: &Cell<bool>,
+    ) {
+        // The buffer goes back here.
+        let goes_on = |receipt| match receipt {
+            Ok(Receipt::Data(_)) => {
+                goes_on_sending.set(true);
+                true
+            }
+            // It was meant for a receive before.
+            Ok(Receipt::Interrupted) => true,
+            Ok(Receipt::End) | Err(_) => false,
+        };
         let mut is_open = goes_on(receive.await);
-        while is_open {
+        while is_open && !is_over.get() {
             is_open = goes_on(self.receive(pool).await);
         }
     }

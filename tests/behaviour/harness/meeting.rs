@@ -4,12 +4,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use super::{Daemon, Setup};
-
-/// Long enough for any step on a busy machine.
-const LONG: Duration = Duration::from_secs(20);
 
 /// The path where daemons meet; it is gone with the value.
 pub struct Place(PathBuf);
@@ -56,7 +52,7 @@ impl Taker {
     }
 
     pub fn over(wire: UnixStream) -> Self {
-        wire.set_read_timeout(Some(LONG)).unwrap();
+        wire.set_read_timeout(Some(super::PATIENCE)).unwrap();
         let lines = BufReader::new(wire.try_clone().unwrap());
         Self { wire, lines }
     }

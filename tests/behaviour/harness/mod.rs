@@ -35,7 +35,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a scenario waits for anything that has to come.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The two base paths of the API.
 pub const BASES: [&str; 2] = ["/api/server", "/api/dispatch/v1"];
