@@ -82,10 +82,11 @@ impl Device {
         self.stream.write_all(data)
     }
 
-    /// Sends the same again and again until the connection ends, or for [`PATIENCE`].
+    /// Sends the same again and again until the connection ends; fails unless it does in time.
     pub fn flood(&mut self, data: &[u8]) {
         let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline && self.try_send(data).is_ok() {}
+        while self.try_send(data).is_ok() && Instant::now() < deadline {}
+        assert!(Instant::now() < deadline, "the connection goes on for {PATIENCE:?}");
     }
 
     /// Sends until nothing has been taken for `quiet`, or `size_max` bytes are gone; says how many are.
