@@ -27,6 +27,7 @@ mod refused;
 mod reload;
 mod reload_limits;
 mod service_manager;
+mod slow_goodbyes;
 mod sources;
 mod stopping;
 mod stored_sockets;

@@ -1,7 +1,7 @@
 //! The keeper of a session: pings an idle driver, and ends one that takes nothing or shows no life.
 //!
 //! **Invariants.** It waits for timers alone, so it may be aborted. Progress is what the driver has acknowledged. A driver
-//! that takes nothing goes within twice the stall time.
+//! that takes nothing goes within twice the stall time, and so does one whose session has ended, whatever it takes.
 //! **Not here.** What an ending does to the socket (`writer`).
 
 use super::Session;
@@ -26,7 +26,9 @@ impl Session {
             tokio::time::sleep(step).await;
             // What the driver takes, not what the kernel takes, which wakes a send by the third of its buffer.
             let arrived_now = self.taken_bytes.get().saturating_sub(self.stream.unacknowledged_bytes() as u64);
-            let is_stuck = self.is_sending.get() && arrived_now <= arrived_bytes;
+            // One that has ended is given the time and no more: whoever takes a little now and then would keep its place.
+            let is_over = self.end.get().is_some_and(|end| end != SessionEnd::Drained);
+            let is_stuck = self.is_sending.get() && (is_over || arrived_now <= arrived_bytes);
             arrived_bytes = arrived_now.max(arrived_bytes);
             stuck = if is_stuck { stuck + self.stuck_step(step) } else { Duration::ZERO };
             // A message that has arrived is life; one that only the kernel has is not, and nor is a ping.

@@ -171,6 +171,7 @@ impl Session {
         self.log_left(end);
         if !matches!(end, SessionEnd::DriverGone | SessionEnd::Io(_)) {
             let limits = self.resources.limits();
+            let _bound = Timer::shut_down_after(limits.stall_time_max, &self.stream);
             self.stream.linger(&self.resources.pool, limits.linger_time_max, limits.flush_time_max).await;
         }
     }

@@ -67,9 +67,15 @@ impl Session {
         self.is_reading.set(false);
         match received {
             Ok(Receipt::Data(bytes)) => {
-                self.resources.settling.pass().await;
                 gathering.may_go_on = bytes.has_more();
-                Some(self.decode(&bytes, gathering))
+                if !self.resources.settling.is_held() {
+                    return Some(self.decode(&bytes, gathering));
+                }
+                // Others need the buffer meanwhile.
+                let kept = bytes.to_vec();
+                drop(bytes);
+                self.resources.settling.pass().await;
+                Some(self.decode(&kept, gathering))
             }
             Ok(Receipt::Interrupted) => None,
             Ok(Receipt::End) => Some(Err(SessionEnd::DriverGone)),

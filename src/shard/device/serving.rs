@@ -1,7 +1,8 @@
 //! A device's task: it reads the device until it has ended, and ends it.
 //!
 //! **Invariants.** Its drivers are told CLOSED once, also where the task fails, and behind all that was read. A receive that is
-//! pending as the device ends stays so, and what it brings is dropped: ending very many devices at once cancels nothing.
+//! pending as the device ends stays so, and what it brings is dropped as it comes, also while a slow driver is being told:
+//! ending very many devices at once cancels nothing, and keeps no receive buffer from others.
 //! **Not here.** What becomes of what was read (`device`), and of what is queued (`writing`).
 
 use super::Device;
@@ -125,8 +126,17 @@ impl Leaving {
             }
             self.announce(end).await;
             device.stream.linger(pool, limits.linger_time_max, limits.flush_time_max).await;
+            return;
+        }
+        let mut announced = pin!(self.announce(end));
+        let has_come = tokio::select! {
+            _ = receive.as_mut() => true,
+            () = announced.as_mut() => false,
+        };
+        if has_come {
+            announced.await;
+            device.stream.linger(pool, limits.linger_time_max, limits.flush_time_max).await;
         } else {
-            self.announce(end).await;
             device.stream.linger_behind(receive, pool, limits.linger_time_max, limits.flush_time_max).await;
         }
     }
@@ -147,6 +157,7 @@ impl Drop for Leaving {
             self.device.abort(DeviceEnd::Failed);
             for subscription in self.forget() {
                 subscription.append_anyway(&ToDriver::Closed { device: self.device.name() });
+                self.device.resources().counts.one(Count::MessagesToDrivers);
             }
             self.has_left(DeviceEnd::Failed);
         }

@@ -73,7 +73,7 @@ impl Pool {
         pool
     }
 
-    /// Buffers that hold bytes.
+    /// Buffers that hold bytes, as far as completions were looked at.
     pub fn out(&self) -> usize {
         self.0.out.get() - self.0.lost.get()
     }
@@ -213,7 +213,10 @@ async fn give_back(pool: Pool) {
                 (0..count).for_each(|_| pool.lose());
             }
         }
+        // Told of nothing, those who wait for a buffer would ask here again at once.
+        if !ids.is_empty() {
+            pool.0.freed.notify_waiters();
+        }
         ids.clear();
-        pool.0.freed.notify_waiters();
     }
 }

@@ -155,7 +155,7 @@ impl Stream {
     /// # Errors
     /// What send(2) says; `WouldBlock` where nothing fits.
     pub fn send_now(&self, data: &[u8]) -> io::Result<usize> {
-        self.socket().send_with_flags(data, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT)
+        self.options().send_with_flags(data, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT)
     }
 
     /// Receives what is there without waiting; 0 is the end of the stream.
@@ -190,12 +190,12 @@ impl Stream {
 
     /// Shuts a side of the connection down. The other end may already have reset it, which is as good.
     pub fn shutdown(&self, side: Shutdown) {
-        let _ = self.socket().shutdown(side);
+        let _ = self.options().shutdown(side);
     }
 
     /// Makes closing the socket reset the connection.
     pub fn reset_on_close(&self) {
-        let _ = self.socket().set_linger(Some(Duration::ZERO));
+        let _ = self.options().set_linger(Some(Duration::ZERO));
     }
 
     /// Whether bytes have come that were not received.
@@ -315,10 +315,11 @@ impl Stream {
     /// kernel. Only while something is under way: the option takes the place of the keepalive's count (tcp(7)).
     pub fn set_user_timeout(&self, time: Option<Duration>) {
         // A connection that is reset refuses it, and needs it no more.
-        let _ = self.socket().set_tcp_user_timeout(time);
+        let _ = self.options().set_tcp_user_timeout(time);
     }
 
-    fn socket(&self) -> SockRef<'_> {
+    /// Its options.
+    pub fn options(&self) -> SockRef<'_> {
         SockRef::from(&self.0.fd)
     }
 }
@@ -353,6 +354,15 @@ impl Timer {
         Timer::spawn(async move {
             tokio::time::sleep(time).await;
             stream.abandon_send();
+        })
+    }
+
+    /// Shuts `stream` down after `time`: what the kernel has of it still leaves.
+    pub fn shut_down_after(time: Duration, stream: &Stream) -> Self {
+        let stream = stream.clone();
+        Timer::spawn(async move {
+            tokio::time::sleep(time).await;
+            stream.shutdown(Shutdown::Both);
         })
     }
 

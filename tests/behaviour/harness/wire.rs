@@ -125,6 +125,12 @@ impl Wire {
         }
     }
 
+    /// Takes so many bytes at most and drops them, without a look at what they are.
+    pub fn skim(&mut self, bytes_max: usize) {
+        // Where it has ended there is nothing to take.
+        let _ = read(&mut self.stream, &mut vec![0; bytes_max]);
+    }
+
     /// Fails unless the daemon ends the connection next.
     pub fn ends(&mut self) {
         match self.try_frame() {
