@@ -66,9 +66,8 @@ fn upgrade(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
         match RequestHead::parse(&bytes) {
             Ok(Some(head)) => {
                 let key = head.header("sec-websocket-key").ok_or_else(|| io::Error::other("no Sec-WebSocket-Key"))?;
-                let mut answer = Vec::new();
-                http::write_upgrade(&mut answer, head.request_id().unwrap_or("echo"), key);
-                stream.write_all(&answer)?;
+                let answer = http::write_upgrade(head.request_id().unwrap_or("echo"), key);
+                stream.write_all(&answer.own)?;
                 break head.head_bytes;
             }
             Ok(None) if count > 0 && bytes.len() < HEAD_BYTES_MAX => {}

@@ -10,7 +10,7 @@ mod leaving;
 mod reload;
 
 use crate::config::{Config, ConfigError, Loaded, Loader, Switch};
-use crate::edge::api::Api;
+use crate::edge::api::{Api, WAITING_BYTES_MAX};
 use crate::edge::identities::Identities;
 use crate::edge::session::session_bytes_max;
 use crate::logging::{self, LogFormat};
@@ -331,7 +331,8 @@ fn log_start(config: &Config, limits: &Limits, descriptors: u64) {
     let devices = limits.devices_max.saturating_mul(device::RESIDENT_BYTES_MAX);
     let waiting = limits.devices_max.saturating_mul(limits.receive_buffer_bytes);
     let sessions = limits.session_memory_bytes_max;
-    let handshakes = config.tls.as_ref().map_or(0, |_| limits.handshakes_max * HANDSHAKE_BYTES_MAX);
+    let handshake = WAITING_BYTES_MAX + config.tls.as_ref().map_or(0, |_| HANDSHAKE_BYTES_MAX);
+    let handshakes = limits.handshakes_max * handshake + limits.answer_bytes_max;
     let parts = [sessions, buffers, datagrams, devices, waiting, handshakes];
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -346,7 +347,7 @@ fn log_start(config: &Config, limits: &Limits, descriptors: u64) {
         datagrams_mib = datagrams / MIB,
         devices_mib = devices / MIB,
         waiting_devices_mib = waiting / MIB,
-        tls_handshakes_mib = handshakes / MIB,
+        handshakes_mib = handshakes / MIB,
         worst_case_mib = parts.into_iter().fold(0, usize::saturating_add) / MIB,
         "dispatch serves"
     );

@@ -290,7 +290,7 @@ export const checks = {
     await page.click("#details-related button:first-child");
     await eventually("its drivers are shown", async () => (await cells(page, 0)).join() === "mod-meters-a,mod-meters-b");
     await page.click("#list-body .row:not([hidden])");
-    assert.match((await texts(page, ".command code"))[0], / --driver mod-meters-a /);
+    assert.match((await texts(page, ".command code"))[0], / --driver=mod-meters-a /);
     await page.keyboard.press("1");
     await search(page, `udp port:${place.ports.traps}`);
     await page.click("#list-body .row:not([hidden])");

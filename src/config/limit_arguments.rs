@@ -143,6 +143,10 @@ pub(super) struct MemoryArguments {
     #[arg(long, value_name = "BYTES", env = "DISPATCH_SESSION_MEMORY_BYTES_MAX")]
     #[arg(default_value = "0", value_parser = number::<usize>(0, 1 << 50))]
     session_memory_bytes_max: usize,
+    /// Long answers of the API that are not taken yet, all together; one that does not fit is refused (503)
+    #[arg(long, value_name = "BYTES", env = "DISPATCH_ANSWER_BYTES_MAX")]
+    #[arg(default_value = "16777216", value_parser = number::<usize>(65_536, GIBIBYTE))]
+    answer_bytes_max: usize,
     /// On their way to one driver before its devices wait; at least three whole datagrams
     #[arg(long, value_name = "BYTES", env = "DISPATCH_OUTBOX_BYTES_MAX")]
     #[arg(default_value = "262144", value_parser = number::<usize>(204_800, GIBIBYTE))]
@@ -197,6 +201,7 @@ pub(super) fn limits(
         write_window_bytes_max: memory.write_window_bytes_max,
         socket_bytes: memory.socket_bytes,
         session_memory_bytes_max,
+        answer_bytes_max: memory.answer_bytes_max,
         receive_buffers: ring.receive_buffers,
         receive_buffer_bytes: ring.receive_buffer_bytes,
         ring_entries: ring.ring_entries,

@@ -10,31 +10,33 @@ use crate::edge::identities::Identities;
 use crate::edge::join::{JoinRequest, Joins, SessionRequest};
 use crate::edge::line::{self, Line};
 use crate::edge::page;
+use crate::edge::received::{self, Received};
 use crate::edge::reports::{self, Report};
 use crate::edge::routes::{self, Endpoint};
 use crate::edge::tap::TapRequest;
-use crate::policy::budget::Budget;
+use crate::policy::budget::{Budget, Reservation};
 use crate::policy::counts::Count;
 use crate::policy::port_id::Transport;
 use crate::policy::refusals;
 use crate::policy::token;
 use crate::protocol::forwarded;
-use crate::protocol::http::{Answer, Body, Connection, HeadError, RequestHead};
+use crate::protocol::http::{Answer, Body, Connection, HeadError, RequestHead, Written};
 use crate::protocol::proxy_header::ProxyFault;
-use crate::protocol::wiped;
 use crate::shard::accept::{self, Entrance};
 use crate::shard::newcomers::Newcomer;
 use crate::shard::proxied;
 use crate::shard::resources::Resources;
 use crate::shard::ring::{self, Listener, Receipt, Stream, Timer};
+use crate::shard::sockets;
 use crate::shard::waiting::Waiting;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Instant;
-use zeroize::{Zeroize, Zeroizing};
 
-/// Bytes of a head that reserve no memory; a driver's is about 500.
-const HEAD_BYTES_FREE: usize = 4 << 10;
+/// Bytes of an answer that reserve no memory; that of a join has about 200.
+const ANSWER_BYTES_FREE: usize = 4 << 10;
+/// What a connection that has not joined may hold beside what it reserves: a head, an answer, and what serves it.
+pub const WAITING_BYTES_MAX: usize = received::FREE_BYTES + ANSWER_BYTES_FREE + (8 << 10);
 
 /// One shard's API.
 pub struct Api {
@@ -89,6 +91,8 @@ impl Api {
     pub async fn serve(self: Rc<Self>, listener: Rc<Listener>, entrance: Entrance) {
         while let Some((stream, peer)) = accept::next(&listener, &self.resources).await {
             let remote = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+            // One that is gone refuses them, and is seen to be gone soon.
+            let _ = sockets::prepare(&stream.options(), self.resources.limits().socket_bytes);
             let newcomer = self.resources.newcomers.begin(&stream);
             ring::spawn(self.clone().converse(stream, remote, entrance, newcomer));
         }
@@ -108,12 +112,11 @@ impl Api {
 
     /// Answers the requests of one connection in turn. `first` is what was received of it.
     async fn answer(&self, line: Line, first: Vec<u8>, handshake: Handshake, newcomer: Newcomer) {
-        // A head may have a private key in it.
-        let mut bytes = Zeroizing::new(first);
+        let mut received = Received::new(first);
         let mut handshake = Some(handshake);
         let mut newcomer = Some(newcomer);
-        let ending = loop {
-            let turn = match self.next_request(&line, &mut bytes, handshake.as_ref().map(Handshake::waiting)).await {
+        let (ending, memory) = loop {
+            let turn = match self.next_request(&line, &mut received, handshake.as_ref().map(Handshake::waiting)).await {
                 Ok(turn) => turn,
                 Err(NoHead::Gone) => return,
                 Err(NoHead::Ended) => {
@@ -121,17 +124,14 @@ impl Api {
                     return line.end(handshake.waiting(), &self.resources).await;
                 }
                 Err(NoHead::Refused(answer)) => {
-                    let mut out = Vec::new();
-                    answer.write(&mut out, &new_request_id(), Connection::Close, Body::Sent);
-                    break out;
+                    break self.written(answer, &line, &new_request_id(), Connection::Close, Body::Sent);
                 }
             };
-            bytes[..turn.head_bytes].zeroize();
-            bytes.drain(..turn.head_bytes);
+            received.forget(turn.head_bytes);
             let Turn { asked, request_id, told_ip, connection, body, route, began_at, .. } = turn;
             let answer = match asked {
                 Asked::Answer(answer) => answer,
-                Asked::Report(report) => report.answer(&self.resources, &request_id).await,
+                Asked::Report(report) => self.report(report, &request_id, handshake.as_ref()).await,
                 Asked::Session(request) => {
                     // It is a session's from here on, or else answered at once.
                     handshake = None;
@@ -141,8 +141,8 @@ impl Api {
                             self.resources.answered(route, began_at.elapsed());
                             drop(newcomer.take());
                             if sent {
-                                let first = bytes.to_vec();
-                                drop(bytes);
+                                let first = received.to_vec();
+                                drop(received);
                                 ready.serve(line, self.resources.clone(), first).await;
                             }
                             return;
@@ -152,14 +152,14 @@ impl Api {
                 }
             };
             tracing::debug!(remote_ip = %told_ip, request_id, status = answer.status, "answered");
-            let mut out = Vec::new();
-            answer.write(&mut out, &request_id, connection, body);
+            let (out, memory) = self.written(answer, &line, &request_id, connection, body);
             if connection == Connection::Close {
                 self.resources.answered(route, began_at.elapsed());
-                break out;
+                break (out, memory);
             }
             let waiting = handshake.get_or_insert_with(|| self.handshakes.begin(&line.stream)).waiting();
             let sent = line.send(out, Some(waiting), &self.resources).await;
+            drop(memory);
             drop(newcomer.take());
             self.resources.answered(route, began_at.elapsed());
             if !sent {
@@ -167,8 +167,45 @@ impl Api {
             }
         };
         let handshake = handshake.unwrap_or_else(|| self.handshakes.begin(&line.stream));
-        if line.send(ending, Some(handshake.waiting()), &self.resources).await {
+        let sent = line.send(ending, Some(handshake.waiting()), &self.resources).await;
+        drop(memory);
+        if sent {
             line.end(handshake.waiting(), &self.resources).await;
+        }
+    }
+
+    /// The answer as it leaves, and the memory that it takes until it has left; where there is no room for a long one, the
+    /// refusal of that.
+    fn written(
+        &self,
+        answer: Answer,
+        line: &Line,
+        request_id: &str,
+        connection: Connection,
+        body: Body,
+    ) -> (Written, Option<Reservation>) {
+        let out = answer.write(request_id, connection, body);
+        // What is shared is copied where it is sealed.
+        let held_bytes = out.own.capacity() + if line.cipher.is_plain() { 0 } else { out.own.len() + out.shared.len() };
+        if held_bytes <= ANSWER_BYTES_FREE {
+            return (out, None);
+        }
+        match self.resources.shared.answers.reserve(held_bytes) {
+            Some(memory) => (out, Some(memory)),
+            None => (error(503, "no room for a long answer").write(request_id, connection, body), None),
+        }
+    }
+
+    /// What is told, unless the connection is let go while it waits for that. What changes something is done in any case.
+    async fn report(&self, report: Report, request_id: &str, handshake: Option<&Handshake>) -> Answer {
+        let only_tells = report.only_tells();
+        let answer = report.answer(&self.resources, request_id);
+        match handshake {
+            Some(handshake) if only_tells => tokio::select! {
+                answer = answer => answer,
+                () = handshake.waiting().until_let_go() => let_go(),
+            },
+            _ => answer.await,
         }
     }
 
@@ -182,27 +219,23 @@ impl Api {
     async fn next_request(
         &self,
         line: &Line,
-        bytes: &mut Zeroizing<Vec<u8>>,
+        received: &mut Received,
         waiting: Option<&Waiting>,
     ) -> Result<Turn, NoHead> {
         let limits = self.resources.limits();
         let deadline = Timer::interrupt_after(limits.request_head_time_max, &line.stream);
         let mut unseen = 0;
-        let mut memory = None;
         loop {
-            if bytes.len() > HEAD_BYTES_FREE && memory.is_none() {
-                memory = self.resources.shared.session_memory.reserve(limits.request_head_bytes_max);
-                if memory.is_none() {
-                    return Err(NoHead::Refused(error(503, "no room for a long request head")));
-                }
-            }
             // Empty lines before a request do not count (RFC 9112 section 2.2).
-            let blank = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-            bytes.drain(..blank);
+            let blank = received.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+            received.forget(blank);
             unseen = usize::saturating_sub(unseen, blank);
+            if !received.reserve(&self.resources.shared.session_memory, limits.request_head_bytes_max) {
+                return Err(NoHead::Refused(error(503, "no room for a long request head")));
+            }
             // A head can only become whole, or wrong, with the end of a line.
-            if bytes[unseen..].contains(&b'\n') {
-                match RequestHead::parse(bytes) {
+            if received[unseen..].contains(&b'\n') {
+                match RequestHead::parse(received) {
                     Ok(Some(head)) if head.head_bytes <= limits.request_head_bytes_max => {
                         drop(deadline);
                         return Ok(self.turn(&head, line, waiting).await);
@@ -215,10 +248,10 @@ impl Api {
                     Err(HeadError::Malformed) => return Err(NoHead::Refused(error(400, "malformed request head"))),
                 }
             }
-            if bytes.len() > limits.request_head_bytes_max {
+            if received.len() > limits.request_head_bytes_max {
                 return Err(NoHead::Refused(error(431, "request head over the size limit")));
             }
-            unseen = bytes.len();
+            unseen = received.len();
             // With no bytes: what came behind those before.
             if line.cipher.open(&[]).last.is_some() {
                 return Err(NoHead::Ended);
@@ -226,11 +259,11 @@ impl Api {
             match line.stream.receive(&self.resources.pool).await {
                 Ok(Receipt::Data(data)) => {
                     let opened = line.cipher.open(&data);
-                    wiped::extend(bytes, &opened.data);
+                    received.extend(&opened.data);
                     opened.wipe();
                     data.wipe();
                 }
-                Ok(Receipt::Interrupted) if !bytes.is_empty() => {
+                Ok(Receipt::Interrupted) if !received.is_empty() => {
                     return Err(NoHead::Refused(error(408, "request head took too long")));
                 }
                 Ok(Receipt::End | Receipt::Interrupted) | Err(_) => return Err(NoHead::Gone),
@@ -312,7 +345,7 @@ impl Api {
                 let Some(waiting) = waiting else { return made.await };
                 tokio::select! {
                     asked = made => asked,
-                    () = waiting.until_let_go() => Err(error(503, "let go for another connection")),
+                    () = waiting.until_let_go() => Err(let_go()),
                 }
             }
             Endpoint::Tap => TapRequest::parse(head).map(|request| Asked::Session(SessionRequest::Tap(request))),
@@ -329,6 +362,10 @@ async fn join_request(
 ) -> Result<Asked, Answer> {
     let request = JoinRequest::parse(head, transport, identities, of_token).await?;
     Ok(Asked::Session(SessionRequest::Join(request)))
+}
+
+fn let_go() -> Answer {
+    error(503, "let go for another connection")
 }
 
 fn new_request_id() -> String {

@@ -16,7 +16,7 @@ use crate::policy::port_id::{PortId, Transport};
 use crate::policy::refusals::Refused;
 use crate::policy::roster::SessionId;
 use crate::policy::sources::Sources;
-use crate::protocol::http::{self, Answer, RequestHead};
+use crate::protocol::http::{self, Answer, RequestHead, Written};
 use crate::shard::cipher::PIECE_BYTES_MAX;
 use crate::shard::mailbox::{Join, Request};
 use crate::shard::outbox::{self, Inbox};
@@ -32,7 +32,7 @@ use tracing::Span;
 /// The longest `X-Module-ID` that is kept.
 pub(super) const MODULE_ID_BYTES_MAX: usize = 128;
 /// The longest accept list that is logged; every line of a session carries it.
-const ACCEPTED_CHARS_MAX: usize = 256;
+const ACCEPTED_BYTES_MAX: usize = 256;
 /// Shard in the upper bits, a count in the lower: unique in the process without asking anyone, and a number that JSON
 /// readers which know floats alone read exactly.
 const SESSION_ID_SHARD_SHIFT: u32 = 42;
@@ -103,8 +103,7 @@ impl Joins {
     ) -> Result<Ready, JoinRefusal> {
         let remote = line.remote;
         let JoinRequest { port, sources, identity, websocket_key, module, of_token } = request;
-        let accepted: String = sources.to_string().chars().take(ACCEPTED_CHARS_MAX).collect();
-        let accepted: Arc<str> = accepted.into();
+        let accepted: Arc<str> = shortened(sources.to_string()).into();
         // At error level, so that it is there for lines of every level.
         let span = tracing::error_span!(
             "session",
@@ -171,12 +170,20 @@ impl Joins {
     }
 }
 
+/// A list of sources that is not too long to show: without its last entries where it is, which "…" stands for.
+fn shortened(sources: String) -> String {
+    if sources.len() <= ACCEPTED_BYTES_MAX {
+        return sources;
+    }
+    // Never amid an entry, which would be another. It is ASCII, as addresses are.
+    let kept = sources.get(..ACCEPTED_BYTES_MAX).and_then(|text| text.rsplit_once(',')).map_or("", |(kept, _)| kept);
+    format!("{kept},…")
+}
+
 impl Ready {
     /// The answer that makes the connection a WebSocket.
-    pub fn upgrade(&self, request_id: &str) -> Vec<u8> {
-        let mut out = Vec::new();
-        http::write_upgrade(&mut out, request_id, &self.websocket_key);
-        out
+    pub fn upgrade(&self, request_id: &str) -> Written {
+        http::write_upgrade(request_id, &self.websocket_key)
     }
 
     /// Runs the session to its end. `first` is what the driver sent behind its request.

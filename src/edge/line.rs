@@ -4,10 +4,11 @@
 //! **Not here.** The handshake itself (`shard::tls`), what is said over the line (`api`, `session`).
 
 use crate::policy::counts::Count;
+use crate::protocol::http::Written;
 use crate::shard::accept::Entrance;
 use crate::shard::cipher::Cipher;
 use crate::shard::resources::Resources;
-use crate::shard::ring::{Sent, Stream};
+use crate::shard::ring::{Sent, Stream, Timer};
 use crate::shard::tls::{HandshakeFault, shake_hands};
 use crate::shard::waiting::Waiting;
 use bytes::Bytes;
@@ -47,25 +48,38 @@ impl Line {
 
     /// Sends `out` whole, or gives up after the time that a request's head may take: then, and where the other end or its
     /// TLS is gone, false. Where `waiting` is let go, no more than fits into the socket at once is sent.
-    pub async fn send(&self, out: Vec<u8>, waiting: Option<&Waiting>, resources: &Resources) -> bool {
-        match self.cipher.seal(Bytes::from(out)) {
-            Ok(sealed) => self.send_sealed(sealed, waiting, resources).await,
-            Err(_) => false,
+    pub async fn send(&self, out: Written, waiting: Option<&Waiting>, resources: &Resources) -> bool {
+        let _deadline = self.bound(waiting, resources);
+        for piece in [Bytes::from(out.own), Bytes::from_static(out.shared)] {
+            if piece.is_empty() {
+                continue;
+            }
+            let Ok(sealed) = self.cipher.seal(piece) else { return false };
+            if !self.send_sealed(sealed).await {
+                return false;
+            }
         }
+        true
     }
 
     /// Ends the line: says so, or what is wrong with the other end's TLS, shuts this side down, and waits a little for the
     /// other end to do the same, unless it is let go.
     pub async fn end(&self, waiting: &Waiting, resources: &Resources) {
         let farewell = self.cipher.farewell();
-        if farewell.is_empty() || self.send_sealed(farewell, Some(waiting), resources).await {
+        let told = farewell.is_empty() || {
+            let _deadline = self.bound(Some(waiting), resources);
+            self.send_sealed(farewell).await
+        };
+        if told {
             linger(waiting, resources).await;
         }
     }
 
-    async fn send_sealed(&self, sealed: Bytes, waiting: Option<&Waiting>, resources: &Resources) -> bool {
-        let time = resources.limits().request_head_time_max;
-        let _deadline = waiting.unwrap_or(&Waiting::new(&self.stream)).bound(time);
+    fn bound(&self, waiting: Option<&Waiting>, resources: &Resources) -> Timer {
+        waiting.unwrap_or(&Waiting::new(&self.stream)).bound(resources.limits().request_head_time_max)
+    }
+
+    async fn send_sealed(&self, sealed: Bytes) -> bool {
         matches!(self.stream.send_all(sealed, |_| {}).await, Ok(Sent::Whole))
     }
 }

@@ -1,8 +1,8 @@
 //! Lists of ports, drivers, devices, refusals and sources that flap as JSON, and disconnecting, or forgiving, those that a
 //! filter finds.
 //!
-//! **Invariants.** A page is made in slices, on every shard, and few pages are made at a time. Nothing is disconnected
-//! unless exactly as many match as the request expects.
+//! **Invariants.** A page is made in slices, on every shard. Nothing is disconnected unless exactly as many match as the
+//! request expects.
 //! **Not here.** Filters and orders (`policy::listing`), looking through a shard (`shard::survey`).
 
 use crate::edge::answers::{error, parameter_error};
@@ -12,12 +12,15 @@ use crate::shard::mailbox::Request;
 use crate::shard::resources::Resources;
 use crate::shard::ring;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Rows that are written in one go.
 const ROWS_BATCH: usize = 50;
+/// Parameters that choose among the rows that a filter finds: passed over, they would have more disconnected than shown.
+const OF_PAGES: [&str; 3] = ["limit", "sort", "after"];
 
 /// The answer to a parameter that is not taken.
 pub fn bad_parameter(fault: &Fault) -> Answer {
@@ -82,7 +85,6 @@ fn done(kind: Kind, count: usize) -> Answer {
 /// # Errors
 /// How many match, where they are not as many as are expected; of many more than that, so many as were counted.
 async fn disconnect(resources: &Resources, query: Query, request_id: &str) -> Result<usize, usize> {
-    let _turn = resources.surveys.acquire().await;
     let (kind, expected) = (query.kind(), query.expected.unwrap_or(0));
     let query = Arc::new(query);
     let found = ask_all(resources, |_, reply| Request::Gather { query: query.clone(), reply }).await;
@@ -105,8 +107,6 @@ async fn disconnect(resources: &Resources, query: Query, request_id: &str) -> Re
 }
 
 async fn survey(resources: &Resources, query: &Arc<Query>) -> Page<RowOf> {
-    // Never closed, so there is always a turn.
-    let _turn = resources.surveys.acquire().await;
     let mut page = Page::new(query);
     for found in ask_all(resources, |_, reply| Request::Survey { query: query.clone(), reply }).await {
         page.merge(found);
@@ -158,8 +158,8 @@ fn row_json(row: &RowOf, resources: &Resources) -> Value {
                 "refused": refused,
             })
         }
-        RowOf::Refusal(RefusalRow { refusal, .. }) => json!({
-            "time": time(row.as_row().seen_s()), "what": refusal.what.name(), "address": refusal.ip,
+        RowOf::Refusal(RefusalRow { refusal, shard }) => json!({
+            "shard": shard, "time": time(row.as_row().seen_s()), "what": refusal.what.name(), "address": refusal.ip,
             "transport": refusal.port.map(|port| port.transport.name()),
             "port": refusal.port.map(|port| port.number.get()), "reason": refusal.reason, "times": refusal.times,
         }),
@@ -196,6 +196,12 @@ fn remote_json(id: u64, remote: &Remote, time: impl Fn(u32) -> u64) -> Value {
 /// # Errors
 /// The answer that refuses it: 400, or 422 where many are to be disconnected and it is not said how many.
 pub fn query(kind: Kind, text: &str, purpose: Purpose) -> Result<Query, Answer> {
+    let of_pages = |(name, _): &(Cow<'_, str>, _)| OF_PAGES.contains(&&**name);
+    if purpose == Purpose::Disconnect
+        && let Some((name, _)) = form_urlencoded::parse(text.as_bytes()).find(of_pages)
+    {
+        return Err(parameter_error(400, "bad parameter", &name, "is for GET alone"));
+    }
     let query = Query::parse(kind, text).map_err(|fault| bad_parameter(&fault))?;
     match (purpose, query.expected) {
         (Purpose::Read, None) | (Purpose::Disconnect, Some(_)) => Ok(query),

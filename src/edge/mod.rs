@@ -13,6 +13,7 @@ pub mod line;
 pub mod lists;
 pub mod openapi;
 pub mod page;
+pub mod received;
 pub mod reports;
 pub mod routes;
 pub mod session;

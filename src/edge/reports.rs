@@ -1,6 +1,6 @@
 //! What is told of the daemon as a whole: statistics, shards, metrics, lists.
 //!
-//! **Invariants.** A long answer is written in slices, between which the shard's loop goes on.
+//! **Invariants.** A long answer is written in slices, between which the shard's loop goes on; few are made at a time.
 //! **Not here.** Lists (`lists`), collecting the numbers (`shard`), and what the metrics are (`policy::metrics`).
 
 use crate::edge::answers::{error, parameter_error};
@@ -81,8 +81,15 @@ impl Report {
         })
     }
 
-    /// The answer, of all shards.
+    /// Whether nothing is changed by it.
+    pub fn only_tells(&self) -> bool {
+        !matches!(self, Report::DisconnectAll(_) | Report::DisconnectOne(_) | Report::SetLogLevel(_))
+    }
+
+    /// The answer, of all shards. Few are made at a time. One that [only tells](Self::only_tells) may be dropped.
     pub async fn answer(self, resources: &Resources, request_id: &str) -> Answer {
+        // Never closed, so there is always a turn.
+        let _turn = resources.reports.acquire().await;
         let count = || resources.shared.peers.count();
         match self {
             Report::Page(query) => lists::page(resources, query).await,

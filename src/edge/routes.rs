@@ -12,7 +12,7 @@ pub const BASE_PATHS: [&str; 2] = ["/api/server", "/api/dispatch/v1"];
 /// The path of the metrics, also without a base path.
 const METRICS_PATH: &str = "/metrics";
 /// The path of the status page, which is under no base path.
-const PAGE_PATH: &str = "/";
+pub const PAGE_PATH: &str = "/";
 /// Parts of a path that may stand for something.
 const PARTS_MAX: usize = 3;
 

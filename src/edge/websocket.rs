@@ -86,8 +86,9 @@ impl WebSocket {
         bytes: &[u8],
         mut each: impl FnMut(Incoming) -> Result<(), SessionEnd>,
     ) -> Result<(), SessionEnd> {
-        self.walk.advance(bytes);
-        let mut memory = Memory { input: bytes, control: &mut self.control };
+        // The context gathers a control frame whole before it finds it too long.
+        let lawful = self.walk.advance(bytes);
+        let mut memory = Memory { input: &bytes[..lawful], control: &mut self.control };
         loop {
             use tungstenite::Message;
             let message = match self.context.read(&mut memory) {
@@ -100,6 +101,10 @@ impl WebSocket {
             };
             self.has_large_buffers |= message.len() >= LARGE_MESSAGE_BYTES;
             each(message)?;
+        }
+        if lawful < bytes.len() {
+            tracing::debug!("WebSocket protocol error: control frame too long");
+            return Err(SessionEnd::Violation);
         }
         // Not while the context holds control frames, or knows that it has closed.
         let is_replaceable = self.control.is_empty() && self.context.can_write();
@@ -292,6 +297,7 @@ mod tests {
             (vec![0x82, 0x01, 0x00], SessionEnd::Violation),
             (masked(0xc2, b"x"), SessionEnd::Violation),
             (masked(0x80, b"x"), SessionEnd::Violation),
+            (masked(0x89, &[7; 126])[..8].to_vec(), SessionEnd::Violation),
             (masked(0x81, b"\xff"), SessionEnd::NotUtf8),
             (masked(0x82, &vec![0; LIMIT + 1]), SessionEnd::TooBig),
             (declared.to_vec(), SessionEnd::TooBig),

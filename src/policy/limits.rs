@@ -22,6 +22,8 @@ pub struct Limits {
     pub write_window_bytes_max: usize,
     /// Bytes that all sessions together may reserve; a join that does not fit is 503.
     pub session_memory_bytes_max: usize,
+    /// Bytes of long answers to requests on their way, all together; one that does not fit is 503.
+    pub answer_bytes_max: usize,
     /// The kernel's buffers of one TCP connection, each way, as they are asked for; 0 leaves them to the kernel.
     pub socket_bytes: usize,
     /// Receive buffers of a shard; readers wait when all are out.

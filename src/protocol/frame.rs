@@ -14,6 +14,8 @@ const PAYLOAD_64_BIT: u8 = 127;
 pub const OVERHEAD_BYTES_MAX: usize = 10 + HEAD_BYTES_MAX;
 /// The longest head of a frame from a driver: with a mask.
 const MASKED_HEAD_BYTES_MAX: usize = 14;
+/// The longest payload of a control frame (RFC 6455 section 5.5).
+const CONTROL_PAYLOAD_BYTES_MAX: u64 = 125;
 
 /// The largest datagram that UDP over IPv4 carries.
 pub const DATAGRAM_BYTES_MAX: usize = 65_507;
@@ -63,25 +65,31 @@ pub struct FrameWalk {
     /// A data message has begun and not ended.
     in_message: bool,
     message_bytes: u64,
+    /// A control frame was too long: what it brings is not looked at.
+    is_over: bool,
 }
 
 impl FrameWalk {
-    /// Walks over `bytes`, the next of the stream.
-    pub fn advance(&mut self, mut bytes: &[u8]) {
-        while let Some((&first, rest)) = bytes.split_first() {
+    /// Walks over `bytes`, the next of the stream, and tells how many of them may be read. These are all, until the head
+    /// of a control frame says that it is longer than one may be (RFC 6455 section 5.5): then those before that head is
+    /// whole, and none from there on, so that whoever gathers a frame before it judges it gathers nothing of this one.
+    pub fn advance(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        while !self.is_over && at < bytes.len() {
             if self.payload_left == 0 {
-                self.head[usize::from(self.head_len)] = first;
+                self.head[usize::from(self.head_len)] = bytes[at];
                 self.head_len += 1;
-                bytes = rest;
                 self.read_head();
+                at += usize::from(!self.is_over);
             } else {
-                let step = self.payload_left.min(bytes.len() as u64);
-                bytes = &bytes[step as usize..];
+                let step = self.payload_left.min((bytes.len() - at) as u64);
+                at += step as usize;
                 self.payload_left -= step;
                 self.message_bytes += if self.is_data { step } else { 0 };
                 self.end_frame_when_whole();
             }
         }
+        at
     }
 
     /// Whether the stream stands between two frames.
@@ -120,6 +128,7 @@ impl FrameWalk {
         };
         self.head_len = 0;
         self.is_data = flags & 0x08 == 0;
+        self.is_over = !self.is_data && self.payload_left > CONTROL_PAYLOAD_BYTES_MAX;
         if self.is_data {
             self.is_final = flags & 0x80 != 0;
             self.in_message = true;
@@ -178,6 +187,19 @@ mod tests {
         assert_eq!(walk.message_bytes(), 0);
     }
 
+    #[test]
+    fn a_control_frame_that_is_too_long_ends_the_walk_at_its_head() {
+        for opcode in 0x88..=0x8f {
+            let head = [opcode, 0xff, 0, 0, 0, 0, 0, 0, 0, 126, 1, 2, 3, 4];
+            let frames = [&[0x82, 0x81, 0, 0, 0, 0, 9], &head[..], &[7; 200]].concat();
+            assert_eq!(FrameWalk::default().advance(&frames), 7 + head.len() - 1);
+            let mut walk = FrameWalk::default();
+            assert_eq!(frames.iter().map(|&byte| walk.advance(&[byte])).sum::<usize>(), 7 + head.len() - 1);
+        }
+        let longest = [&[0x89, 0xfe, 0, 125, 1, 2, 3, 4], &[7; 125][..]].concat();
+        assert_eq!(FrameWalk::default().advance(&longest), longest.len());
+    }
+
     proptest! {
         #[test]
         fn a_walk_ends_alike_however_its_bytes_are_split(
@@ -185,15 +207,16 @@ mod tests {
             splits in proptest::collection::vec(0usize..300, 0..6),
         ) {
             let mut whole = FrameWalk::default();
-            whole.advance(&bytes);
+            let whole_read = whole.advance(&bytes);
             let mut parts = FrameWalk::default();
             let mut splits: Vec<usize> = splits.into_iter().map(|at| at.min(bytes.len())).collect();
             splits.sort_unstable();
-            let mut from = 0;
+            let (mut from, mut parts_read) = (0, 0);
             for to in splits.into_iter().chain([bytes.len()]) {
-                parts.advance(&bytes[from..to]);
+                parts_read += parts.advance(&bytes[from..to]);
                 from = to;
             }
+            prop_assert_eq!(whole_read, parts_read);
             prop_assert_eq!(whole.between_messages(), parts.between_messages());
             prop_assert_eq!(whole.between_frames(), parts.between_frames());
             prop_assert_eq!(whole.message_bytes(), parts.message_bytes());

@@ -1,7 +1,7 @@
 //! HTTP/1.1 heads: a request read by httparse into what the routes need, and an answer written.
 //!
-//! **Invariants.** Arbitrary bytes give a head, "more is needed" or a [`HeadError`]; nothing in an answer comes from a
-//! request without being checked to be visible ASCII.
+//! **Invariants.** Arbitrary bytes give a head, "more is needed" or a [`HeadError`]; nothing in the head of an answer comes
+//! from a request without being checked to be visible ASCII.
 //! **Not here.** Which routes there are and who may use them (`edge::api`).
 
 use crate::protocol::wiped;
@@ -150,8 +150,8 @@ impl Answer {
         Answer { status, body: body.into(), content_type: "application/json", allow: None, lines: "" }
     }
 
-    /// Appends the answer to `out`; `with_body` is [`Body::Omitted`] for HEAD, whose `Content-Length` stays that of GET.
-    pub fn write(&self, out: &mut Vec<u8>, request_id: &str, connection: Connection, body: Body) {
+    /// The answer as it leaves; `body` is [`Body::Omitted`] for HEAD, whose `Content-Length` stays that of GET.
+    pub fn write(self, request_id: &str, connection: Connection, body: Body) -> Written {
         let mut head =
             format!("HTTP/1.1 {} {}\r\nX-Request-ID: {request_id}\r\n{}", self.status, reason(self.status), self.lines);
         // That of a 304 would have to be what a 200 has (RFC 9110 section 8.6).
@@ -165,7 +165,8 @@ impl Answer {
             head.push_str(&format!("Allow: {methods}\r\n"));
         }
         if self.status == 426 {
-            head.push_str("Upgrade: websocket\r\n");
+            // The version is the one that is spoken (RFC 6455 section 4.2.2).
+            head.push_str("Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n");
         }
         head.push_str(match (self.status, connection) {
             (426, Connection::Close) => "Connection: upgrade, close\r\n\r\n",
@@ -173,11 +174,26 @@ impl Answer {
             (_, Connection::Close) => "Connection: close\r\n\r\n",
             (_, Connection::KeepAlive) => "Connection: keep-alive\r\n\r\n",
         });
-        out.extend_from_slice(head.as_bytes());
-        if body == Body::Sent {
-            out.extend_from_slice(self.body.as_bytes());
+        let body = if body == Body::Sent { self.body } else { Cow::Borrowed("") };
+        match body {
+            Cow::Borrowed(shared) => Written { own: head.into_bytes(), shared: shared.as_bytes() },
+            Cow::Owned(body) => {
+                let mut own = body.into_bytes();
+                own.reserve_exact(head.len());
+                own.splice(..0, head.into_bytes());
+                Written { own, shared: &[] }
+            }
         }
     }
+}
+
+/// An answer as it leaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// What was made for it: the head, with the body where that is its own.
+    pub own: Vec<u8>,
+    /// A body that is the same for everyone, of which there is no copy.
+    pub shared: &'static [u8],
 }
 
 /// What becomes of the connection after an answer.
@@ -198,16 +214,14 @@ pub enum Body {
     Omitted,
 }
 
-/// Appends the answer that turns a connection into a WebSocket (RFC 6455 section 4.2.2).
-pub fn write_upgrade(out: &mut Vec<u8>, request_id: &str, websocket_key: &str) {
+/// The answer that turns a connection into a WebSocket (RFC 6455 section 4.2.2).
+pub fn write_upgrade(request_id: &str, websocket_key: &str) -> Written {
     let accept = tungstenite::handshake::derive_accept_key(websocket_key.as_bytes());
-    out.extend_from_slice(
-        format!(
-            "HTTP/1.1 101 Switching Protocols\r\nX-Request-ID: {request_id}\r\nUpgrade: websocket\r\n\
-             Connection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
-        )
-        .as_bytes(),
+    let own = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nX-Request-ID: {request_id}\r\nUpgrade: websocket\r\n\
+         Connection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
     );
+    Written { own: own.into_bytes(), shared: &[] }
 }
 
 /// Path and query of a target in origin form, or in absolute form as proxies send it.
@@ -294,17 +308,20 @@ mod tests {
 
     #[test]
     fn head_answers_with_the_length_of_get_and_no_body() {
-        let mut out = Vec::new();
-        Answer::json(200, "{}".into()).write(&mut out, "id", Connection::KeepAlive, Body::Omitted);
-        let text = String::from_utf8(out).unwrap();
-        assert!(text.contains("Content-Length: 2\r\n") && text.ends_with("\r\n\r\n"), "{text}");
+        for body in [Cow::Borrowed("{}"), Cow::Owned("{}".into())] {
+            let answer = Answer { body, ..Answer::json(200, String::new()) };
+            let head = answer.clone().write("id", Connection::KeepAlive, Body::Omitted);
+            let text = String::from_utf8(head.own).unwrap();
+            assert!(text.contains("Content-Length: 2\r\n") && text.ends_with("\r\n\r\n"), "{text}");
+            assert!(head.shared.is_empty());
+            let whole = answer.write("id", Connection::KeepAlive, Body::Sent);
+            assert_eq!([&whole.own, whole.shared].concat(), [text.as_bytes(), b"{}"].concat());
+        }
     }
 
     #[test]
     fn the_upgrade_answer_carries_the_key_of_the_standard() {
-        let mut out = Vec::new();
-        write_upgrade(&mut out, "id", "dGhlIHNhbXBsZSBub25jZQ==");
-        let text = String::from_utf8(out).unwrap();
+        let text = String::from_utf8(write_upgrade("id", "dGhlIHNhbXBsZSBub25jZQ==").own).unwrap();
         assert!(text.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{text}");
     }
 

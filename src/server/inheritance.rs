@@ -151,15 +151,14 @@ fn listen(
     config: &Config,
     settings: &'static str,
 ) -> Result<(SocketAddr, Vec<Vec<Socket>>), StartError> {
-    let (shards, socket_bytes) = (config.shards, config.limits.socket_bytes);
     if let Some(first) = inherited.first() {
         let address = handed::listening_on(first).ok_or(TakeoverError::Socket)?;
-        let dealt = sockets::deal_api(&inherited, shards, socket_bytes);
+        let dealt = sockets::deal_api(&inherited, config.shards);
         return Ok((address, dealt.map_err(|error| StartError::Listen { settings, address, error })?));
     }
     let until = Instant::now() + RESTART_WAIT;
     loop {
-        match sockets::open_api(address, shards, socket_bytes) {
+        match sockets::open_api(address, config.shards) {
             Ok(listeners) => return Ok((address, listeners.into_iter().map(|listener| vec![listener]).collect())),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => pause(),
             Err(error) => return Err(StartError::Listen { settings, address, error }),

@@ -36,8 +36,8 @@ use tokio::sync::Semaphore;
 
 /// What a session reads at once where it reads on.
 pub const READ_ON_BYTES: usize = 16 << 10;
-/// Lists that are made at a time for connections of one shard.
-const SURVEYS_MAX: usize = 2;
+/// Reports that are made at a time for connections of one shard.
+const REPORTS_MAX: usize = 2;
 
 /// What the whole process shares; clones are the same.
 #[derive(Debug, Clone)]
@@ -62,6 +62,8 @@ pub struct Shared {
     pub taps: Budget,
     /// Memory that sessions may reserve.
     pub session_memory: Budget,
+    /// Memory that long answers on their way may reserve.
+    pub answers: Budget,
     /// How reloading went.
     pub reloads: Reloads,
 }
@@ -104,6 +106,7 @@ impl Shared {
             sessions: Budget::new(limits.sessions_max),
             taps: Budget::new(limits.taps_max),
             session_memory: Budget::new(limits.session_memory_bytes_max),
+            answers: Budget::new(limits.answer_bytes_max),
             reloads,
         }
     }
@@ -115,6 +118,7 @@ impl Shared {
         self.sessions.set_limit(limits.sessions_max);
         self.taps.set_limit(limits.taps_max);
         self.session_memory.set_limit(limits.session_memory_bytes_max);
+        self.answers.set_limit(limits.answer_bytes_max);
         self.gate.set_limits(limits);
     }
 }
@@ -162,7 +166,7 @@ pub struct Resources {
     /// The last refusals.
     pub refusals: RefCell<Refusals>,
     /// Lists that connections of this shard may make at a time; more wait.
-    pub surveys: Semaphore,
+    pub reports: Semaphore,
     /// Sessions whose sockets this shard serves.
     pub presences: RefCell<BTreeMap<SessionId, Rc<Presence>>>,
     /// What its sessions owe to devices, when a drain begins.
@@ -214,7 +218,7 @@ impl Resources {
             tls: Tls::new(identity),
             sessions: Cell::new(0),
             refusals: RefCell::default(),
-            surveys: Semaphore::new(SURVEYS_MAX),
+            reports: Semaphore::new(REPORTS_MAX),
             presences: RefCell::default(),
             settling: Settling::default(),
             devices: Cell::new(0),
@@ -253,6 +257,7 @@ impl Resources {
             taps: shared.taps.used(),
             sources: shared.gate.count(),
             session_memory_bytes: shared.session_memory.used(),
+            answer_bytes: shared.answers.used(),
             certificate_expires_s: self.tls.identity().map(|identity| identity.expires_s),
             log_lines_dropped: (shared.log.dropped_lines)(),
             reloads: shared.reloads.count(),

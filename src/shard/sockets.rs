@@ -1,8 +1,8 @@
 //! Opening the sockets of ports and of the API, and what it means when that fails.
 //!
 //! **Invariants.** A port that another program holds is noticed, whichever reuse options that program has set; each
-//! family has a socket of its own. What every connection of a listener needs is set on the listener, of which it inherits
-//! it: that costs a connection nothing.
+//! family has a socket of its own. What every device needs is set on its listener, of which it inherits it: that costs a
+//! connection nothing. Drivers may have connected before the daemon had the API's listener, so each gets it itself.
 //! **Not here.** What the sockets are used for (`ring`).
 
 use crate::policy::ending::JoinRefusal;
@@ -44,7 +44,7 @@ pub fn open(port: PortId, family: Family, limits: &Limits) -> Result<Socket, Joi
 ///
 /// # Errors
 /// What bind(2) and listen(2) say; `AddrInUse` also where another program listens there with SO_REUSEPORT.
-pub fn open_api(address: SocketAddr, shards: usize, socket_bytes: usize) -> io::Result<Vec<Socket>> {
+pub fn open_api(address: SocketAddr, shards: usize) -> io::Result<Vec<Socket>> {
     let mut address = address;
     if address.port() != 0 {
         // Whether the port is free. It does not listen: a connection that came to it would be reset with it.
@@ -55,7 +55,6 @@ pub fn open_api(address: SocketAddr, shards: usize, socket_bytes: usize) -> io::
         let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec(), Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
-        prepare(&socket, socket_bytes)?;
         socket.bind(&address.into())?;
         if let Some(bound) = socket.local_addr()?.as_socket() {
             address = bound;
@@ -72,12 +71,11 @@ pub fn open_api(address: SocketAddr, shards: usize, socket_bytes: usize) -> io::
 /// where there are fewer than shards, several accept on duplicates of one, of which a connection wakes one.
 ///
 /// # Errors
-/// What the kernel says of duplicates and options.
-pub fn deal_api(listeners: &[Socket], shards: usize, socket_bytes: usize) -> io::Result<Vec<Vec<Socket>>> {
+/// What the kernel says of duplicates.
+pub fn deal_api(listeners: &[Socket], shards: usize) -> io::Result<Vec<Vec<Socket>>> {
     let mut dealt: Vec<Vec<Socket>> = (0..shards).map(|_| Vec::new()).collect();
     for turn in 0..shards.max(listeners.len()) {
         let listener = &listeners[turn % listeners.len()];
-        prepare(listener, socket_bytes)?;
         dealt[turn % shards].push(listener.try_clone()?);
     }
     Ok(dealt)
@@ -113,11 +111,14 @@ fn prepare_for_devices(listener: &Socket, limits: &Limits) -> io::Result<()> {
 /// Has connections send small messages at once, and bounds what the kernel keeps for each, each way; it doubles
 /// `socket_bytes` for its own use. Zero leaves it to grow by itself, to several MiB for a peer that does not read, which a
 /// container's limit counts.
-fn prepare(listener: &Socket, socket_bytes: usize) -> io::Result<()> {
-    listener.set_tcp_nodelay(true)?;
+///
+/// # Errors
+/// What setsockopt(2) says.
+pub fn prepare(socket: &Socket, socket_bytes: usize) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
     if socket_bytes > 0 {
-        listener.set_send_buffer_size(socket_bytes)?;
-        listener.set_recv_buffer_size(socket_bytes)?;
+        socket.set_send_buffer_size(socket_bytes)?;
+        socket.set_recv_buffer_size(socket_bytes)?;
     }
     Ok(())
 }

@@ -424,6 +424,13 @@ fn with_another_number_expected_nothing_happens(shards: usize) {
         assert_eq!((response.status, response.member("parameter").as_str()), (422, "expected"));
         let response = daemon.ask("DELETE", &format!("{}/devices?expected=10&addres=127.0.0.9", BASES[1]));
         assert_eq!((response.status, response.member("parameter").as_str()), (400, "addres"));
+        // What chooses a page of those that match would have more disconnected than the page shows.
+        for (name, value) in [("limit", "10"), ("sort", "id"), ("after", "id~0~0")] {
+            let target = format!("{}/devices?expected=10&{name}={value}", BASES[0]);
+            let response = daemon.ask("DELETE", &target);
+            assert_eq!((response.status, response.member("parameter").as_str()), (400, name));
+            assert_eq!(response.member("restriction"), "is for GET alone");
+        }
         assert_eq!((list(daemon, "devices")["total"].clone(), daemon.count("devices_ended")), (10.into(), 0));
         assert_eq!(daemon.count("sessions_ended"), 0);
         drop((drivers, devices));

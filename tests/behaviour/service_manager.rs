@@ -6,8 +6,11 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use socket2::{Domain, Socket, Type};
 
-use crate::harness::{BASES, Connection, Daemon, Manager, Setup, Transport, eventually, free_port};
+use crate::harness::{
+    BASES, Connection, Daemon, Device, Manager, Setup, Transport, UPGRADE, eventually, free_port, join_target,
+};
 
 scenarios! {
     a_manager_is_told_that_the_daemon_is_ready_and_that_it_stops,
@@ -15,6 +18,7 @@ scenarios! {
     a_manager_that_takes_no_notice_does_not_hold_the_daemon_up,
     readiness_needs_no_token_and_is_200_while_the_daemon_serves,
     a_listener_that_is_handed_over_is_served_and_outlives_the_daemon,
+    a_driver_that_came_before_the_daemon_has_bounded_buffers_as_any_other,
     every_listener_that_is_handed_over_is_served,
     a_restart_serves_where_the_settings_say_and_not_where_the_store_listens,
     what_is_handed_over_and_is_no_listener_is_one_line_and_a_failure,
@@ -107,6 +111,29 @@ fn a_listener_that_is_handed_over_is_served_and_outlives_the_daemon(shards: usiz
         // Its manager still listens, so a connection waits for the next daemon.
         drop(TcpStream::connect(api).unwrap());
     }
+}
+
+fn a_driver_that_came_before_the_daemon_has_bounded_buffers_as_any_other(shards: usize) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let api = listener.local_addr().unwrap();
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    socket.connect(&api.into()).unwrap();
+    let setup = Setup::new(shards).api_port(api.port()).limit("socket-bytes", 4_096);
+    let daemon = handed(listener.into(), setup).start();
+    let port = free_port();
+    let target = join_target(BASES[1], Transport::Tcp, &port.to_string(), "127.0.0.1");
+    let mut early = Connection::over(socket.into());
+    early.send(format!("GET {target}&bearer_token=testing HTTP/1.1\r\nHost: test\r\n{UPGRADE}\r\n"));
+    assert_eq!(early.head_only().status, 101);
+    let mut device = Device::connect("127.0.0.1", port);
+    device.send_until_blocked(1, 64 << 20, Duration::from_millis(700));
+    let rows = daemon.fetch(&format!("{}/drivers", BASES[1])).json();
+    let taken = rows["items"][0]["bytes_written"].as_u64().unwrap();
+    // By itself the kernel would take several MiB.
+    assert!(0 < taken && taken < 256 << 10, "the kernel has taken {taken} bytes");
+    drop((device, early));
+    daemon.assert_drains();
 }
 
 fn every_listener_that_is_handed_over_is_served(shards: usize) {

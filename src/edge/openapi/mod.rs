@@ -282,6 +282,7 @@ fn tap_parameters() -> Value {
 }
 
 fn operation_id(path: &str, method: &str) -> String {
+    let path = if path == routes::PAGE_PATH { "page" } else { path };
     let words = if method == "get" { path.to_owned() } else { format!("{path}/{method}") };
     words.split(['/', '_', '{', '}']).filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-")
 }
@@ -295,6 +296,7 @@ fn answer(description: &str, schema: &str) -> Value {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn the_document_names_every_route_under_both_base_paths() {
@@ -302,6 +304,10 @@ mod tests {
         let paths = document["paths"].as_object().unwrap();
         assert_eq!(paths.len(), routes::paths().count());
         assert!(paths["/metrics"]["get"]["security"].is_array());
+        let operations = paths.values().flat_map(|path| path.as_object().unwrap().values());
+        let ids: Vec<_> = operations.map(|operation| operation["operationId"].as_str().unwrap()).collect();
+        assert!(ids.iter().all(|id| !id.is_empty()), "{ids:?}");
+        assert_eq!(ids.len(), BTreeSet::from_iter(&ids).len(), "each is another: {ids:?}");
         assert!(paths["/api/dispatch/v1/tcp_dispatch"]["get"]["responses"]["409"].is_object());
     }
 }

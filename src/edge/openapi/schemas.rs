@@ -92,9 +92,10 @@ fn driver() -> Value {
 fn refusal() -> Value {
     json!({
         "type": "object",
-        "required": ["time", "what", "address", "transport", "port", "reason", "times"],
+        "required": ["shard", "time", "what", "address", "transport", "port", "reason", "times"],
         "additionalProperties": false,
         "properties": {
+            "shard": { "type": "integer", "minimum": 0 },
             "time": { "type": "integer", "minimum": 0 },
             "what": { "type": "string", "enum": ["device", "datagram", "join", "token", "connection"] },
             "address": { "type": "string" },

@@ -60,14 +60,18 @@ const facts = {
 function whatToDo(row) {
   if (row.what === "token") return "Give its program the token of this daemon; or shut the address out.";
   if (row.what === "join") return "The log says more: look for “join refused”.";
+  if (row.reason.startsWith("proxy_header")) return "Have the balancer send a PROXY header, or do not list it.";
   if (row.reason === "limit") return "The port is full: raise --devices-per-port-max.";
+  if (row.reason === "source_limit") return "Its address has as many devices as it may: raise --devices-per-source-max.";
+  if (row.reason === "flapping") return "It connects too often: mend that, then forgive it, or wait for --source-refused-ms.";
+  if (row.reason === "replaced") return "Nothing: it connected again before it was let in, and that connection was.";
   return `No driver on ${portName(row)} accepts ${row.address}: add it to the accept list of one.`;
 }
 
 /** Commands by kind: what each is for, and its text. */
 const commands = {
   ports: (row) => taps(row),
-  drivers: (row) => (row.module === null ? taps(row) : taps(row, "--driver", row.module)),
+  drivers: (row) => (row.module === null ? taps(row) : taps(row, `--driver=${row.module}`)),
   devices: (row) => taps(row, "--device", tapDevice(row)),
   refused: () => [],
 };

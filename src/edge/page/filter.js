@@ -30,7 +30,7 @@ function readFilter(kind, text) {
   for (const word of text.toLowerCase().split(/\s+/).filter(Boolean)) {
     const colon = word.indexOf(":");
     const key = colon > 0 ? word.slice(0, colon) : "";
-    if (key in KEYS) {
+    if (Object.hasOwn(KEYS, key)) {
       // Module ids keep their case.
       const at = text.toLowerCase().indexOf(word);
       readKey(filter, kind, key, text.slice(at + colon + 1, at + word.length));

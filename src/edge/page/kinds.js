@@ -133,7 +133,7 @@ const KINDS = {
   refused: {
     title: "Refused",
     one: "refusal",
-    key: (row) => `${row.what}/${row.address}/${row.transport}/${row.port}/${row.reason}`,
+    key: (row) => `${row.shard}/${row.what}/${row.address}/${row.transport}/${row.port}/${row.reason}`,
     text: searched((row) => `${row.what} ${row.address} ${portName(row)} ${reasonText(row)}`),
     order: { shown: "time", sort: "-last_seen", by: [(row) => -row.time] },
     empty: "Nobody was refused.",

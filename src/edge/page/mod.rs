@@ -71,3 +71,16 @@ pub fn answer(head: &RequestHead<'_>) -> Answer {
     let (status, body) = if is_known { (304, "") } else { (200, page.body.as_str()) };
     Answer { status, body: body.into(), content_type: CONTENT_TYPE, allow: None, lines: &page.lines }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::policy::counts::Count;
+
+    #[test]
+    fn every_refusal_that_is_counted_is_a_problem_of_the_page() {
+        let problems = include_str!("samples.js");
+        for name in Count::NAMES.iter().filter(|name| name.contains("refused")) {
+            assert!(problems.contains(&format!("\n  {name}: \"")), "{name}");
+        }
+    }
+}

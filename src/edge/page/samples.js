@@ -17,7 +17,12 @@ const DROPS = {
 };
 const REFUSALS = {
   devices_refused_source: "devices that no driver accepts",
-  devices_refused_limit: "devices beyond a limit",
+  devices_refused_limit: "devices beyond their port's limit",
+  devices_refused_source_limit: "devices beyond their source's limit",
+  devices_refused_flapping: "devices that connect too often",
+  devices_refused_replaced: "devices that connected again before they were let in",
+  devices_refused_proxy: "devices whose balancer does not say who they are",
+  connections_refused_proxy: "connections whose balancer does not say who they are",
   datagrams_ignored_source: "datagrams that no driver accepts",
   joins_refused: "joins",
   tokens_refused: "tokens",

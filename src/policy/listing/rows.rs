@@ -1,6 +1,7 @@
 //! The rows of lists.
 //!
-//! **Invariants.** An identity is unique among the rows of its kind, and does not change.
+//! **Invariants.** An identity is unique among the rows of its kind, and does not change; but that of a refusal moves with
+//! the last time that it was met.
 //! **Not here.** Which rows there are (`shard::survey`).
 
 use super::Order;
@@ -190,7 +191,7 @@ fn port_value(port: PortId) -> u128 {
 
 fn address_value(ip: IpAddr) -> u128 {
     match ip {
-        // Below every IPv6 address that a remote can have.
+        // Below every IPv6 address but those that nothing on a network has, such as `::1`.
         IpAddr::V4(ip) => ip.to_bits().into(),
         IpAddr::V6(ip) => ip.to_bits(),
     }

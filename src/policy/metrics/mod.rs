@@ -45,6 +45,8 @@ pub struct ProcessCount {
     pub sources: SourceCount,
     /// Memory that sessions and long request heads have reserved.
     pub session_memory_bytes: usize,
+    /// Memory that long answers on their way have reserved.
+    pub answer_bytes: usize,
     /// When the first certificate of the API expires, in seconds since 1970; `None` without TLS.
     pub certificate_expires_s: Option<i64>,
     /// Lines of the log that found no room.
@@ -253,6 +255,12 @@ impl Metrics {
                 "dispatch_session_memory_limit_bytes",
                 "Memory that sessions may reserve (--session-memory-bytes-max).",
                 limits.session_memory_bytes_max as f64,
+            ),
+            ("dispatch_answer_bytes", "Bytes of long answers on their way.", process.answer_bytes as f64),
+            (
+                "dispatch_answer_limit_bytes",
+                "How many of them there may be (--answer-bytes-max).",
+                limits.answer_bytes_max as f64,
             ),
             (
                 "dispatch_receive_buffers_limit",
