@@ -93,6 +93,8 @@ struct HeldSocket {
     port: PortId,
     family: Family,
     socket: Socket,
+    /// Datagrams that it had dropped before it was ours.
+    dropped: u32,
     until: Instant,
 }
 
@@ -102,10 +104,12 @@ impl Held {
         self.0.borrow().iter().any(|held| (held.port, held.family) == (port, family))
     }
 
-    /// The sockets of this port and family; there may be several where several were handed over.
-    pub fn take(&self, port: PortId, family: Family) -> Vec<Socket> {
+    /// The sockets of this port and family, each with the datagrams that it had dropped as it was handed over; there may be
+    /// several where several were handed over.
+    pub fn take(&self, port: PortId, family: Family) -> Vec<(Socket, u32)> {
         let mut held = self.0.borrow_mut();
-        held.extract_if(.., |held| (held.port, held.family) == (port, family)).map(|held| held.socket).collect()
+        let taken = held.extract_if(.., |held| (held.port, held.family) == (port, family));
+        taken.map(|held| (held.socket, held.dropped)).collect()
     }
 
     /// Closes all of them.
@@ -147,7 +151,8 @@ impl Shard {
             if let Err(error) = sockets::adopt(port, &socket, &limits) {
                 tracing::warn!(%port, %error, "the buffers of a socket that was handed over stay as they were");
             }
-            self.held.0.borrow_mut().push(HeldSocket { port, family, socket, until });
+            let dropped = ring::dropped(&socket).unwrap_or_default();
+            self.held.0.borrow_mut().push(HeldSocket { port, family, socket, dropped, until });
         }
         let shard = self.clone();
         ring::spawn(async move {
@@ -195,6 +200,8 @@ impl Shard {
         self.resumed_at.set(Instant::now());
         self.api.borrow().iter().for_each(|(_, api)| api.resume());
         self.ports.borrow().values().for_each(|port| port.resume_accepting());
+        // Rules that have come meanwhile opened no socket.
+        self.follow_rules();
     }
 
     fn duplicates(&self) -> io::Result<Vec<Handed>> {

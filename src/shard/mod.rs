@@ -79,7 +79,7 @@ pub struct Shard {
     /// The API's listeners on this shard, which a drain stops.
     api: RefCell<Vec<(Entrance, Rc<Listener>)>>,
     ports: RefCell<HashMap<PortId, Rc<Port>>>,
-    /// When a driver last left a port, and its sockets were stopped if need be: they close soon after.
+    /// When a port was last left by a driver, or by the rules, and its sockets were stopped if need be: they close soon after.
     left: RefCell<HashMap<PortId, Instant>>,
     /// Sockets that were handed over, until drivers join their ports.
     held: Held,
@@ -170,10 +170,10 @@ impl Shard {
     /// Has the open ports go by the rules as they stand. No socket is opened that could not be handed over.
     fn follow_rules(&self) {
         let may_open = !self.frozen.get() && !self.is_draining();
-        for port in self.ports.borrow().values() {
+        for (id, port) in self.ports.borrow().iter() {
             port.follow_rules();
-            if may_open {
-                port.follow_balancers(&self.held);
+            if may_open && port.follow_balancers(&self.held) {
+                self.left.borrow_mut().insert(*id, Instant::now());
             }
         }
     }

@@ -1,7 +1,8 @@
 //! Proves the metrics: their format, who gets them, and that they say what happens while it happens.
 
 use crate::harness::{
-    BASES, Daemon, Datagrams, Device, Metrics, Setup, Transport, eventually, frame, free_port, join_target, pattern,
+    BASES, Daemon, Datagrams, Device, Event, Metrics, Setup, Transport, eventually, frame, free_port, join_target,
+    pattern,
 };
 
 scenarios! {
@@ -12,6 +13,7 @@ scenarios! {
     endings_and_refusals_are_counted_by_kind,
     datagrams_are_counted_by_what_became_of_them,
     datagrams_that_the_kernel_drops_are_counted,
+    the_opened_of_devices_that_were_there_before_a_driver_are_messages_too,
     every_limit_stands_beside_its_use,
     bytes_to_a_driver_count_while_they_flow,
     series_of_ports_can_be_switched_off,
@@ -192,6 +194,24 @@ fn datagrams_that_the_kernel_drops_are_counted(shards: usize) {
         // It stays when the socket is gone.
         daemon.until_count("ports_closed", 1);
         assert_eq!(scrape(daemon).value("dispatch_datagrams_dropped_total{reason=\"kernel\"}"), dropped);
+    });
+}
+
+fn the_opened_of_devices_that_were_there_before_a_driver_are_messages_too(shards: usize) {
+    const DEVICES: usize = 30;
+    Setup::new(shards).run(|daemon| {
+        let port = free_port();
+        let mut first = daemon.join_tcp(port, "127.0.0.1");
+        let devices: Vec<_> = (0..DEVICES).map(|_| Device::connect("127.0.0.1", port)).collect();
+        (0..DEVICES).for_each(|_| drop(first.opened()));
+        let mut late = daemon.join_tcp(port, "127.0.0.1");
+        (0..DEVICES).for_each(|_| drop(late.opened()));
+        until(daemon, "dispatch_messages_to_drivers_total", 2.0 * DEVICES as f64);
+        drop(devices);
+        for driver in [&mut first, &mut late] {
+            (0..DEVICES).for_each(|_| assert!(matches!(driver.event(), Event::Closed(_))));
+        }
+        assert_eq!(scrape(daemon).value("dispatch_messages_to_drivers_total"), 4.0 * DEVICES as f64);
     });
 }
 

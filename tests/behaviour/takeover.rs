@@ -2,6 +2,7 @@
 //! changes nothing.
 
 use std::net::TcpStream;
+use std::sync::atomic::AtomicBool;
 
 use rustix::process::Signal;
 
@@ -12,6 +13,7 @@ use crate::harness::{
 scenarios! {
     the_other_daemon_tells_its_drivers_and_ends_and_this_one_serves,
     devices_and_datagrams_wait_for_the_driver_to_come_back,
+    datagrams_that_the_kernel_dropped_before_are_not_counted_again,
     a_port_whose_driver_does_not_come_back_is_closed,
     many_drivers_are_all_told_and_come_back,
     a_takeover_that_breaks_off_leaves_the_daemon_as_it_was,
@@ -91,6 +93,29 @@ fn devices_and_datagrams_wait_for_the_driver_to_come_back(shards: usize) {
     assert_eq!((opened, data), (20, (0..20).collect()));
     drop((elsewhere, driver, receiver, devices));
     new.assert_drains();
+}
+
+fn datagrams_that_the_kernel_dropped_before_are_not_counted_again(shards: usize) {
+    let (place, api, port) = (Place::new(), free_port(), free_port());
+    let mut old = place.of(Setup::new(shards).api_port(api)).start();
+    let mut driver = old.join_udp(port, "127.0.0.1");
+    let sender = Datagrams::bind("127.0.0.1");
+    let overflow = |daemon: &Daemon| {
+        daemon.signal(Signal::STOP);
+        (0..400).for_each(|_| sender.send(port, &[7; 60_000]));
+        daemon.signal(Signal::CONT);
+    };
+    overflow(&old);
+    // The kernel is asked now and then.
+    let before =
+        eventually("some were dropped", || Some(old.count("datagrams_dropped_kernel")).filter(|&count| count > 0));
+    let new = place.take_over(Setup::new(other(shards)).api_port(api));
+    while driver.event_or_goodbye(&AtomicBool::new(false)).is_some() {}
+    assert_eq!(old.exits().code(), Some(0));
+    let _driver = new.join_udp(port, "127.0.0.1");
+    assert_eq!(new.count("datagrams_dropped_kernel"), 0, "{before} were counted by the daemon before");
+    overflow(&new);
+    new.until_count("datagrams_dropped_kernel", 1);
 }
 
 fn a_port_whose_driver_does_not_come_back_is_closed(shards: usize) {

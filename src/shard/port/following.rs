@@ -37,8 +37,9 @@ impl Port {
         }
     }
 
-    /// Opens the sockets that are needed for balancers which are listed by now, and stops those which nobody needs.
-    pub fn follow_balancers(self: &Rc<Self>, held: &Held) {
+    /// Opens the sockets that are needed for balancers which are listed by now, and stops those which nobody needs; says
+    /// whether there was one of these, which closes soon after.
+    pub fn follow_balancers(self: &Rc<Self>, held: &Held) -> bool {
         let has_balancers = Family::ALL.into_iter().any(|family| self.is_balanced(family));
         if has_balancers && let Err(refusal) = self.open_families(|family| self.is_balanced(family), held) {
             let PortId { transport, number } = self.id();
@@ -47,6 +48,6 @@ impl Port {
                 "a port has no socket for balancers that were listed"
             );
         }
-        self.stop_unneeded();
+        self.stop_unneeded()
     }
 }

@@ -151,7 +151,7 @@ impl Port {
                 continue;
             }
             match sockets::open(self.id(), family, &self.resources().limits()) {
-                Ok(socket) => opened.push((family, socket)),
+                Ok(socket) => opened.push((family, socket, 0)),
                 Err(JoinRefusal::NoFamily) => tracing::warn!(port = %self.id(), ?family, "the host lacks this family"),
                 Err(refusal) => return Err(refusal),
             }
@@ -160,9 +160,9 @@ impl Port {
             return Err(JoinRefusal::NoFamily);
         }
         for family in families() {
-            opened.extend(held.take(self.id(), family).into_iter().map(|socket| (family, socket)));
+            opened.extend(held.take(self.id(), family).into_iter().map(|(socket, dropped)| (family, socket, dropped)));
         }
-        for (family, socket) in opened {
+        for (family, socket, dropped) in opened {
             let socket = match self.id().transport {
                 Transport::Tcp => {
                     let listener = Rc::new(Listener::new(socket));
@@ -170,7 +170,7 @@ impl Port {
                     PortSocket::Listener(listener)
                 }
                 Transport::Udp => {
-                    let datagrams = Rc::new(Datagrams::new(socket));
+                    let datagrams = Rc::new(Datagrams::new(socket, dropped));
                     ring::spawn(udp::receive(Rc::downgrade(self), datagrams.clone()));
                     PortSocket::Datagrams(datagrams)
                 }
@@ -202,9 +202,10 @@ impl Port {
         self.stop_unneeded();
     }
 
-    fn stop_unneeded(&self) {
+    /// Whether there was one.
+    fn stop_unneeded(&self) -> bool {
         let roster = self.roster.borrow();
-        self.stop_sockets(|family| !roster.has(family) && !self.is_balanced(family));
+        self.stop_sockets(|family| !roster.has(family) && !self.is_balanced(family))
     }
 
     /// Whether nobody is joined.
@@ -419,8 +420,11 @@ impl Port {
         self.ledger.dropped(Count::DatagramsDroppedKernel, socket.new_drops());
     }
 
-    fn stop_sockets(&self, which: impl Fn(Family) -> bool) {
-        self.sockets.borrow_mut().retain(|(family, socket)| {
+    /// Whether there was one.
+    fn stop_sockets(&self, which: impl Fn(Family) -> bool) -> bool {
+        let mut sockets = self.sockets.borrow_mut();
+        let before = sockets.len();
+        sockets.retain(|(family, socket)| {
             let stops = which(*family);
             if stops {
                 self.count_drops(socket);
@@ -428,6 +432,7 @@ impl Port {
             }
             !stops
         });
+        sockets.len() < before
     }
 }
 
@@ -442,12 +447,16 @@ impl Drop for Port {
 /// Tells a session of the devices that were there before it, as its outbox has room. A task of its own.
 async fn introduce(port: Weak<Port>, subscription: Rc<Subscription>) {
     let next = || port.upgrade()?.next_stranger(&subscription);
+    let introduced = |device: Option<u64>| {
+        subscription.introduced(device);
+        port.upgrade().iter().for_each(|port| port.resources().counts.one(Count::MessagesToDrivers));
+    };
     loop {
         while let Some(device) = next() {
             if subscription.try_append(&ToDriver::Opened { device }) != Appended::Yes {
                 break;
             }
-            subscription.introduced(Some(device.id_or_port));
+            introduced(Some(device.id_or_port));
         }
         subscription.wake_strangers();
         let last = Cell::new(None);
@@ -459,7 +468,7 @@ async fn introduce(port: Weak<Port>, subscription: Rc<Subscription>) {
         if !subscription.append_with(opened).await {
             break;
         }
-        subscription.introduced(last.get());
+        introduced(last.get());
     }
     subscription.introduced(None);
     subscription.wake_strangers();

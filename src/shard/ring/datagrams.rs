@@ -46,9 +46,9 @@ pub struct DatagramBatch {
 }
 
 impl Datagrams {
-    /// Takes over a socket that is bound.
-    pub fn new(socket: Socket) -> Self {
-        Datagrams { fd: Rc::new(OwnedFd::from(socket)), stopped: Cell::new(false), drops_seen: Cell::new(0) }
+    /// Takes over a socket that is bound, of which so many [dropped] datagrams are known.
+    pub fn new(socket: Socket, drops_seen: u32) -> Self {
+        Datagrams { fd: Rc::new(OwnedFd::from(socket)), stopped: Cell::new(false), drops_seen: Cell::new(drops_seen) }
     }
 
     /// Waits until there is something to drain.
@@ -80,25 +80,7 @@ impl Datagrams {
 
     /// Datagrams that the kernel has dropped since this was last asked, as the socket's buffer was full.
     pub fn new_drops(&self) -> u32 {
-        /// Of `linux/sock_diag.h`: how many numbers there are, and which is that of the drops.
-        const SK_MEMINFO_VARS: usize = 9;
-        const SK_MEMINFO_DROPS: usize = 8;
-        let mut numbers = [0u32; SK_MEMINFO_VARS];
-        let mut len = std::mem::size_of_val(&numbers) as libc::socklen_t;
-        // SAFETY: the kernel writes `len` bytes at most, which is the size of the array, and the new length.
-        let result = unsafe {
-            libc::getsockopt(
-                self.fd.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_MEMINFO,
-                numbers.as_mut_ptr().cast(),
-                &mut len,
-            )
-        };
-        if result != 0 {
-            return 0;
-        }
-        let drops = numbers[SK_MEMINFO_DROPS];
+        let Some(drops) = dropped(&*self.fd) else { return 0 };
         drops.wrapping_sub(self.drops_seen.replace(drops))
     }
 
@@ -116,6 +98,20 @@ impl Datagrams {
             cancel(&self.fd);
         }
     }
+}
+
+/// Datagrams that the kernel has dropped since the socket was made, whoever has had it; `None` where it does not tell.
+pub fn dropped(socket: &impl AsRawFd) -> Option<u32> {
+    /// Of `linux/sock_diag.h`: how many numbers there are, and which is that of the drops.
+    const SK_MEMINFO_VARS: usize = 9;
+    const SK_MEMINFO_DROPS: usize = 8;
+    let mut numbers = [0u32; SK_MEMINFO_VARS];
+    let mut len = std::mem::size_of_val(&numbers) as libc::socklen_t;
+    // SAFETY: the kernel writes `len` bytes at most, which is the size of the array, and the new length.
+    let result = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, numbers.as_mut_ptr().cast(), &mut len)
+    };
+    (result == 0).then_some(numbers[SK_MEMINFO_DROPS])
 }
 
 impl Default for DatagramBatch {

@@ -13,7 +13,7 @@ mod listener;
 mod pool;
 mod stream;
 
-pub use datagrams::{DatagramBatch, Datagrams, Readiness};
+pub use datagrams::{DatagramBatch, Datagrams, Readiness, dropped};
 pub use handed::handed_over;
 pub use listener::{Accepted, Listener};
 pub use pool::{Buffer, Pool};
