@@ -10,7 +10,7 @@ use crate::protocol::frame::FrameWalk;
 use bytes::Bytes;
 use std::borrow::Cow;
 use std::io::{self, Read, Write};
-use tungstenite::error::Error;
+use tungstenite::error::{Error, ProtocolError};
 use tungstenite::protocol::frame::Utf8Bytes;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
@@ -103,8 +103,7 @@ impl WebSocket {
             each(message)?;
         }
         if lawful < bytes.len() {
-            tracing::debug!("WebSocket protocol error: control frame too long");
-            return Err(SessionEnd::Violation);
+            return Err(ending(&Error::Protocol(ProtocolError::ControlFrameTooBig)));
         }
         // Not while the context holds control frames, or knows that it has closed.
         let is_replaceable = self.control.is_empty() && self.context.can_write();

@@ -189,7 +189,7 @@ fn the_start_says_what_its_bounds_come_to(shards: usize) {
     assert_eq!(of("datagrams_mib"), shards as u64);
     assert_eq!(of("devices_mib"), of("devices_max") * 2_048 / MIB);
     assert_eq!(of("waiting_devices_mib"), of("devices_max") * 8_192 / MIB);
-    let parts = ["session_memory", "receive_buffers", "datagrams", "devices", "waiting_devices", "tls_handshakes"];
+    let parts = ["session_memory", "receive_buffers", "datagrams", "devices", "waiting_devices", "handshakes"];
     let sum: u64 = parts.iter().map(|part| of(&format!("{part}_mib"))).sum();
     // Each part is rounded down, and so is the whole.
     let whole = of("worst_case_mib");
