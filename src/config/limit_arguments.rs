@@ -77,7 +77,7 @@ pub(super) struct DriverArguments {
     #[arg(long, value_name = "MS", env = "DISPATCH_LINGER_MS_MAX")]
     #[arg(default_value = "2000", value_parser = milliseconds(0, HOUR_MS))]
     linger_ms_max: Duration,
-    /// How long leaving takes at most after SIGTERM; orchestrators kill after 10 s or more
+    /// How long leaving takes at most after SIGTERM, the last tenth of it for log and exit; orchestrators kill after 10 s or more
     #[arg(long, value_name = "MS", env = "DISPATCH_DRAIN_MS_MAX")]
     #[arg(default_value = "10000", value_parser = milliseconds(0, HOUR_MS))]
     drain_ms_max: Duration,

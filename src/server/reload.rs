@@ -10,6 +10,7 @@ use super::{Event, StartError};
 use crate::config::effective::Effective;
 use crate::config::{self, Change, Config, ConfigError, Loaded, Loader, TlsConfig};
 use crate::logging;
+use crate::policy::limits::Limits;
 use crate::policy::rules::Rules;
 use crate::policy::token::Token;
 use crate::shard::mailbox::Request;
@@ -62,9 +63,9 @@ impl Reloader {
         self.loaded.config.tls.iter().for_each(|tls| certificates::warn(&tls.identity));
     }
 
-    /// How long a drain may take, as of now.
-    pub(super) fn drain_time_max(&self) -> Duration {
-        self.loaded.config.limits.drain_time_max
+    /// The bounds, as of now.
+    pub(super) fn limits(&self) -> Limits {
+        self.loaded.config.limits
     }
 
     /// Whether no settings are being read.

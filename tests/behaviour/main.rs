@@ -51,6 +51,7 @@ mod tls_rooms;
 mod tls_settings;
 mod tls_upgrades;
 mod tokens;
+mod told_to_stop;
 mod udp;
 mod upgrades;
 mod websocket_life;
