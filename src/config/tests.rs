@@ -68,6 +68,14 @@ fn a_flag_goes_before_its_variable_and_a_variable_before_its_file() {
 }
 
 #[test]
+fn an_empty_variable_hides_nothing_behind_it() {
+    let (variables, files) = ([("DISPATCH_ALLOW_PORTS", "")], [("DISPATCH_ALLOW_PORTS", "6001\n")]);
+    let access = config(&[], &variables, &files).access;
+    let allows = |number| access.ports.contains(NonZeroU16::new(number).unwrap());
+    assert!(allows(6001) && !allows(6002));
+}
+
+#[test]
 fn the_usual_image_starts_with_its_name_repeated() {
     let config = config(&["/dispatch", "-b", "0.0.0.0", "-p", "8080"], &[], &[]);
     assert_eq!(config.api_address.to_string(), "0.0.0.0:8080");
