@@ -113,8 +113,10 @@ fn a_bad_value_is_one_line_that_names_the_setting_and_where_it_was_found() {
 fn bounds_that_contradict_each_other_are_refused() {
     let silence = line(&["--ping-interval-ms", "1000"], &[("DISPATCH_DRIVER_SILENCE_MS_MAX", "1000")], &[]);
     assert!(silence.starts_with("--driver-silence-ms-max (DISPATCH_DRIVER_SILENCE_MS_MAX): "), "{silence}");
-    let memory = line(&["--session-memory-bytes-max", "400000"], &[], &[]);
+    // What two bounds of a driver take, without its own buffers.
+    let memory = line(&["--session-memory-bytes-max", "524288"], &[], &[]);
     assert!(memory.starts_with("--session-memory-bytes-max ("), "{memory}");
+    assert!(memory.contains("--outbox-bytes-max") && memory.contains("--write-window-bytes-max"), "{memory}");
     for (flag, below) in [("--message-bytes-max", "131071"), ("--outbox-bytes-max", "204799")] {
         assert!(line(&[flag, below], &[], &[]).starts_with(flag));
     }

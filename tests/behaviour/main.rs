@@ -27,6 +27,7 @@ mod refused;
 mod reload;
 mod reload_limits;
 mod service_manager;
+mod settings;
 mod sources;
 mod stopping;
 mod stored_sockets;
