@@ -105,7 +105,13 @@ fn a_bad_value_is_one_line_that_names_the_setting_and_where_it_was_found() {
     assert!(file.starts_with("--pin (DISPATCH_PIN): \"maybe\" from the file /"), "{file}");
     assert!(file.ends_with("it must be one of on, off"), "{file}");
     assert!(line(&["--no-such-flag"], &[], &[]).contains("--no-such-flag"));
-    assert!(line(&["-p"], &[], &[]).contains("--port"));
+    for (flag, usage) in
+        [("-p", "--port <PORT>"), ("--config", "--config <FILE>"), ("--udp-egress", "--udp-egress <RULE>")]
+    {
+        let lacking = line(&[flag], &[("DISPATCH_PORTS_MAX", "1")], &[]);
+        assert!(lacking.starts_with(&format!("a value is required for '{usage}'")), "{lacking}");
+    }
+    assert!(line(&["-c"], &[], &[]).starts_with("a value is required for '--curl <URL>'"));
     assert!(line(&["-b", "no such host"], &[], &[]).starts_with("-b/--host (SG_SERVER_HOST): "));
 }
 
