@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -93,6 +93,12 @@ impl Environment {
                 Ok(Some((text, Origin::File(path))))
             }
             Err(error) if is_absent(&error) => Ok(None),
+            // What is in a folder that may not be entered cannot even be told from what is not.
+            Err(_)
+                if fs::symlink_metadata(&path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) =>
+            {
+                Err(ConfigError::Folder { path: self.secrets_path.clone() })
+            }
             Err(error) => Err(ConfigError::File { variable: variable.to_owned(), path, error }),
         }
     }

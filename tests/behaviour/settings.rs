@@ -1,9 +1,13 @@
 //! Proves that settings with which nobody could be served are refused at the start, and that those which are taken serve.
 
-use crate::harness::{Daemon, Setup, free_port};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
+use crate::harness::{Daemon, Setup, free_port, is_root};
 
 scenarios! {
     the_least_memory_for_drivers_admits_one,
+    a_folder_of_settings_that_may_not_be_entered_is_named,
 }
 
 /// The line with which a start is refused for what a setting says.
@@ -12,6 +16,17 @@ fn refusal(setup: Setup) -> String {
     assert_eq!(daemon.exits().code(), Some(2));
     daemon.until_logged("\n");
     daemon.log()
+}
+
+fn a_folder_of_settings_that_may_not_be_entered_is_named(shards: usize) {
+    let name = format!("dispatch-closed-{}-{}", std::process::id(), free_port());
+    let folder = std::env::temp_dir().join(name);
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, Permissions::from_mode(0o000)).unwrap();
+    let setup = Setup::new(shards).variable("SECRETS_PATH", folder.to_str().unwrap());
+    let told = refusal(if is_root() { setup.with_no_privilege() } else { setup });
+    fs::remove_dir(&folder).unwrap();
+    assert!(told.contains(&format!("SECRETS_PATH: the folder {folder:?} may not be entered")), "{told}");
 }
 
 fn the_least_memory_for_drivers_admits_one(shards: usize) {
