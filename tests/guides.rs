@@ -265,7 +265,7 @@ fn every_limit_is_among_those_that_are_explained() {
 #[test]
 fn a_setting_that_is_named_exists() {
     /// Flags of other programs, of `listen`, `tap` and the health check, and of `scripts/bare-metal`.
-    const OTHERS: [&str; 23] = [
+    const OTHERS: [&str; 25] = [
         "--device",
         "--driver",
         "--pcap",
@@ -289,6 +289,8 @@ fn a_setting_that_is_named_exists() {
         "--path",
         "--locked",
         "--example",
+        "--build-arg",
+        "--format",
     ];
     let known: Vec<String> = settings().into_iter().filter_map(|setting| setting.flag).collect();
     for name in GUIDES {
