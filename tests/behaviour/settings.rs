@@ -2,11 +2,13 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use crate::harness::{Daemon, Setup, free_port, is_root};
 
 scenarios! {
     the_least_memory_for_drivers_admits_one,
+    two_daemons_on_one_port_in_either_family_are_one_too_many,
     a_folder_of_settings_that_may_not_be_entered_is_named,
 }
 
@@ -38,4 +40,20 @@ fn the_least_memory_for_drivers_admits_one(shards: usize) {
         let driver = daemon.join_tcp(free_port(), "127.0.0.1,127.0.0.2,::1");
         drop(driver);
     });
+}
+
+fn two_daemons_on_one_port_in_either_family_are_one_too_many(shards: usize) {
+    if !Path::new("/proc/net/if_inet6").exists() {
+        eprintln!("SKIPPED: this host has no IPv6");
+        return;
+    }
+    for (first, second) in [("0.0.0.0", "::"), ("::", "0.0.0.0")] {
+        let port = free_port();
+        let at = |host| Setup::new(shards).api_port(port).told_by_environment().variable("SG_SERVER_HOST", host);
+        let daemon = at(first).start();
+        let mut refused = at(second).spawn();
+        assert_eq!(refused.exits().code(), Some(1), "{second} beside {first}");
+        refused.until_logged("Address already in use");
+        daemon.assert_drains();
+    }
 }
