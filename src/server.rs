@@ -107,6 +107,21 @@ pub enum StartError {
         /// What the kernel says.
         error: io::Error,
     },
+    /// Memory does not suffice for the receive buffers.
+    #[error(
+        "there is no memory for {count} receive buffers (--receive-buffers) of {bytes} bytes (--receive-buffer-bytes) for \
+         each of {shards} shards (--workers): {error}"
+    )]
+    ReceiveBuffers {
+        /// Shards.
+        shards: usize,
+        /// Buffers of each.
+        count: u16,
+        /// Bytes of each of these.
+        bytes: usize,
+        /// What the system says.
+        error: io::Error,
+    },
     /// A thread or the signal handlers cannot be had.
     #[error("a thread of the daemon cannot be started: {0}")]
     Thread(io::Error),
@@ -262,7 +277,10 @@ impl ShardThread {
         };
         runtime.block_on(async {
             let (shared, rules, identity) = (self.shared.clone(), self.rules.clone(), self.identity.clone());
-            let resources = Rc::new(Resources::new(self.shard, shared, rules, identity));
+            let resources = match Resources::new(self.shard, shared, rules, identity) {
+                Ok(resources) => Rc::new(resources),
+                Err(error) => return drop(self.events.send(Event::StartFailed(self.receive_buffers(error))).await),
+            };
             let api = Api::new(resources.clone(), self.identities.clone());
             let mut serving = Vec::with_capacity(listeners.len());
             for (socket, entrance) in listeners {
@@ -295,6 +313,11 @@ impl ShardThread {
                 Err(error) => return Err(StartError::Ring { entries, error }),
             }
         }
+    }
+
+    fn receive_buffers(&self, error: io::Error) -> StartError {
+        let Limits { receive_buffers: count, receive_buffer_bytes: bytes, .. } = self.rules.limits;
+        StartError::ReceiveBuffers { shards: self.shards, count, bytes, error }
     }
 
     fn locked_memory(&self) -> StartError {

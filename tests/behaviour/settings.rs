@@ -9,6 +9,7 @@ use crate::harness::{Daemon, Setup, free_port, is_root};
 scenarios! {
     the_least_memory_for_drivers_admits_one,
     two_daemons_on_one_port_in_either_family_are_one_too_many,
+    receive_buffers_that_there_is_no_memory_for_are_one_line_and_a_failure,
     a_folder_of_settings_that_may_not_be_entered_is_named,
 }
 
@@ -56,4 +57,12 @@ fn two_daemons_on_one_port_in_either_family_are_one_too_many(shards: usize) {
         refused.until_logged("Address already in use");
         daemon.assert_drains();
     }
+}
+
+fn receive_buffers_that_there_is_no_memory_for_are_one_line_and_a_failure(shards: usize) {
+    // 32 GiB, of 4 GiB.
+    let setup = Setup::new(shards).limit("receive-buffers", 32_768).limit("receive-buffer-bytes", 1 << 20);
+    let mut daemon = setup.under(&["prlimit", "--as=4294967296"]).spawn();
+    assert_eq!(daemon.exits().code(), Some(1));
+    daemon.until_logged("there is no memory for 32768 receive buffers (--receive-buffers) of 1048576 bytes");
 }
