@@ -90,7 +90,7 @@ pub(super) struct DriverArguments {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Devices")]
 pub(super) struct DeviceArguments {
-    /// Devices in all; no more are accepted until there is room. 0 for the descriptor limit less 5 %, at least 64
+    /// Devices in all; no more are accepted until there is room. 0 for the descriptor limit less 5 %, at least 64; never more than that
     #[arg(long, value_name = "COUNT", env = "DISPATCH_DEVICES_MAX")]
     #[arg(default_value = "0", value_parser = number::<usize>(0, COUNT_MAX))]
     devices_max: usize,

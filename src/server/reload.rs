@@ -166,6 +166,10 @@ pub(super) fn rules(config: &Config, descriptors: u64) -> Rules {
     let mut limits = config.limits;
     limits.devices_max = config::devices_max(descriptors, limits.devices_max);
     limits.handshakes_max = config::handshakes_max(descriptors, limits.handshakes_max);
+    let (set, devices_max) = (config.limits.devices_max, limits.devices_max);
+    if set > devices_max {
+        tracing::warn!(set, devices_max, descriptors, "--devices-max is more than descriptors allow, which counts");
+    }
     let secrets = &config.secrets;
     let next = secrets.next.as_ref().map(|next| next.expose().to_owned());
     Rules {

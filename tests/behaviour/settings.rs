@@ -10,6 +10,7 @@ scenarios! {
     the_least_memory_for_drivers_admits_one,
     two_daemons_on_one_port_in_either_family_are_one_too_many,
     receive_buffers_that_there_is_no_memory_for_are_one_line_and_a_failure,
+    more_devices_than_descriptors_are_warned_of,
     a_folder_of_settings_that_may_not_be_entered_is_named,
 }
 
@@ -65,4 +66,15 @@ fn receive_buffers_that_there_is_no_memory_for_are_one_line_and_a_failure(shards
     let mut daemon = setup.under(&["prlimit", "--as=4294967296"]).spawn();
     assert_eq!(daemon.exits().code(), Some(1));
     daemon.until_logged("there is no memory for 32768 receive buffers (--receive-buffers) of 1048576 bytes");
+}
+
+fn more_devices_than_descriptors_are_warned_of(shards: usize) {
+    const LINE: &str = "--devices-max is more than descriptors allow, which counts set=5000 devices_max=936";
+    for (devices_max, warnings) in [(0, 0), (936, 0), (5_000, 1)] {
+        let setup = Setup::new(shards).limit("devices-max", devices_max).under(&["prlimit", "--nofile=1000:1000"]);
+        let daemon = setup.start();
+        daemon.until_logged("dispatch serves");
+        assert_eq!(daemon.log().matches(LINE).count(), warnings, "{devices_max}");
+        daemon.assert_drains();
+    }
 }
