@@ -6,6 +6,9 @@ FROM ${BUILDER} AS build
 WORKDIR /source
 COPY Cargo.toml Cargo.lock ./
 COPY src src
+# What the daemon says of itself: `git rev-parse HEAD`, and the time of that commit.
+ARG DISPATCH_COMMIT=DEV
+ARG DISPATCH_BUILD_TIME=
 # Static with glibc, whose allocator keeps many threads apart, which musl's does not; it looks names up in /etc/hosts
 # and DNS by itself. A target that is named keeps these flags from programs that the build itself runs.
 RUN target="$(rustc --print host-tuple)" \

@@ -2,15 +2,18 @@
 //!
 //! **Invariants.** Logging never blocks a shard: at most [`LINES_MAX`] lines wait, more are dropped and counted.
 //! Records of the `log` crate are not taken, as tungstenite prints payloads through it.
-//! **Not here.** What is logged at which level (whoever decides it), keeping tokens out of events (`config::Secret`,
-//! `policy::token`).
+//! **Not here.** The thread and what waits for it (`lines`), what is logged at which level (whoever decides it), keeping
+//! tokens out of events (`config::Secret`, `policy::token`).
+
+mod lines;
 
 use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
+use std::time::Duration;
 
+use self::lines::Lines;
 use thiserror::Error;
 use tokio::sync::watch;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::{Compact, DefaultFields, Format, Json, JsonFields};
 use tracing_subscriber::fmt::{MakeWriter, SubscriberBuilder};
@@ -18,8 +21,10 @@ use tracing_subscriber::{EnvFilter, reload};
 
 /// Lines that may wait for standard output. A line is some 200 bytes, so this is less than 2 MiB.
 pub const LINES_MAX: usize = 8_192;
+/// How long the end of the process waits for standard output to take what is left, at most.
+pub const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
 
-static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+static LINES: OnceLock<Lines> = OnceLock::new();
 static RELOAD: OnceLock<Reload> = OnceLock::new();
 
 /// What changes the filter of the log that has started.
@@ -58,49 +63,51 @@ pub enum LogError {
     /// The process logs already.
     #[error("logging was started twice")]
     Started,
+    /// The thread that writes cannot be had.
+    #[error("the thread that writes the log cannot be started: {0}")]
+    Thread(io::Error),
 }
 
-/// The thread that writes the log. Dropping it writes what waits, for a second at most; so does nothing else, an exit
-/// included.
-#[must_use]
-pub struct Logging {
-    _writer: WorkerGuard,
+/// Starts logging for the whole process, once. What waits when the process ends is lost, unless it was [`flush`]ed.
+///
+/// # Errors
+/// [`LogError`]; nothing is logged then.
+pub fn start(format: LogFormat, filter: Option<&str>) -> Result<(), LogError> {
+    let start = filter.unwrap_or(format.level()).to_owned();
+    let filter = parse_filter(&start).map_err(LogError::Filter)?;
+    let lines = Lines::written_to(io::stdout(), LINES_MAX).map_err(LogError::Thread)?;
+    let output = lines.clone();
+    let output = move || output.clone();
+    // Not `init`: that would take the records of the `log` crate, too.
+    let (started, reload) = match format {
+        LogFormat::Readable => {
+            let output = readable(output, io::stdout().is_terminal()).with_env_filter(filter).with_filter_reloading();
+            let reload = Reload::new(start, output.reload_handle());
+            (tracing::subscriber::set_global_default(output.finish()), reload)
+        }
+        LogFormat::Json => {
+            let output = json(output).with_env_filter(filter).with_filter_reloading();
+            let reload = Reload::new(start, output.reload_handle());
+            (tracing::subscriber::set_global_default(output.finish()), reload)
+        }
+    };
+    started.map_err(|_| LogError::Started)?;
+    // The subscriber is set once, so these are, too.
+    let _ = LINES.set(lines);
+    let _ = RELOAD.set(reload);
+    Ok(())
 }
 
-impl Logging {
-    /// Starts logging for the whole process, once.
-    ///
-    /// # Errors
-    /// [`LogError`]; nothing is logged then.
-    pub fn start(format: LogFormat, filter: Option<&str>) -> Result<Logging, LogError> {
-        let start = filter.unwrap_or(format.level()).to_owned();
-        let filter = parse_filter(&start).map_err(LogError::Filter)?;
-        let (lines, writer) = bounded(io::stdout(), LINES_MAX);
-        let dropped = lines.error_counter();
-        // Not `init`: that would take the records of the `log` crate, too.
-        let (started, reload) = match format {
-            LogFormat::Readable => {
-                let lines = readable(lines, io::stdout().is_terminal()).with_env_filter(filter).with_filter_reloading();
-                let reload = Reload::new(start, lines.reload_handle());
-                (tracing::subscriber::set_global_default(lines.finish()), reload)
-            }
-            LogFormat::Json => {
-                let lines = json(lines).with_env_filter(filter).with_filter_reloading();
-                let reload = Reload::new(start, lines.reload_handle());
-                (tracing::subscriber::set_global_default(lines.finish()), reload)
-            }
-        };
-        started.map_err(|_| LogError::Started)?;
-        // The subscriber is set once, so these are, too.
-        let _ = DROPPED.set(dropped);
-        let _ = RELOAD.set(reload);
-        Ok(Logging { _writer: writer })
+/// Waits until what was logged so far is written, and no longer than this.
+pub fn flush(time_max: Duration) {
+    if let Some(lines) = LINES.get() {
+        lines.flush(time_max);
     }
 }
 
 /// Lines that were dropped as standard output was too slow; 0 where nothing logs.
 pub fn dropped_lines() -> usize {
-    DROPPED.get().map_or(0, ErrorCounter::dropped_lines)
+    LINES.get().map_or(0, Lines::dropped)
 }
 
 /// The filter of the log, as it stands; empty where nothing logs.
@@ -175,10 +182,6 @@ fn parse_filter(text: &str) -> Result<EnvFilter, String> {
     EnvFilter::builder().parse(directives.join(",")).map_err(|error| error.to_string())
 }
 
-fn bounded(output: impl io::Write + Send + 'static, lines_max: usize) -> (NonBlocking, WorkerGuard) {
-    NonBlockingBuilder::default().lossy(true).buffered_lines_limit(lines_max).thread_name("log").finish(output)
-}
-
 type ReadableLines<W> = SubscriberBuilder<DefaultFields, Format<Compact>, LevelFilter, W>;
 type JsonLines<W> = SubscriberBuilder<JsonFields, Format<Json>, LevelFilter, W>;
 
@@ -199,7 +202,6 @@ where
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::disallowed_types)]
 mod tests {
-    use std::sync::mpsc::{Receiver, Sender, channel};
     use std::sync::{Arc, Mutex};
 
     use super::*;
@@ -277,36 +279,5 @@ mod tests {
         for text in ["verbose", "info,edge", "edge=loud", "[port=", "=info="] {
             assert!(check_filter(text).is_err(), "{text}");
         }
-    }
-
-    /// An output that takes a line only when the test says so.
-    struct Stuck(Receiver<()>, Sender<()>);
-
-    impl io::Write for Stuck {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let _ = self.1.send(());
-            let _ = self.0.recv();
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn lines_that_a_stuck_output_has_no_room_for_are_dropped_and_counted() {
-        let (release, released) = channel();
-        let (begun, began) = channel();
-        let (mut lines, writer) = bounded(Stuck(released, begun), 2);
-        let mut log = |line: &[u8]| io::Write::write_all(&mut lines, line).unwrap();
-        log(b"taken by the stuck writer\n");
-        began.recv().unwrap();
-        for _ in 0..5 {
-            log(b"waits or is dropped\n");
-        }
-        assert_eq!(lines.error_counter().dropped_lines(), 3);
-        drop(release);
-        drop(writer);
     }
 }

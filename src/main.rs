@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use uring_dispatch::command;
 use uring_dispatch::config::{Environment, Invocation, Loaded, Loader, ReportForm, effective};
 use uring_dispatch::edge;
-use uring_dispatch::logging::Logging;
+use uring_dispatch::logging::{self, LogError};
 use uring_dispatch::server;
 
 const FAILURE: u8 = 1;
@@ -33,16 +33,20 @@ fn main() -> ExitCode {
 
 fn serve(loaded: Loaded, loader: Loader) -> ExitCode {
     let Loaded { config, warnings, .. } = &loaded;
-    let _logging = match Logging::start(config.log_format, config.log_filter.as_deref()) {
-        Ok(logging) => logging,
-        Err(error) => return fail(USAGE, &error),
-    };
+    match logging::start(config.log_format, config.log_filter.as_deref()) {
+        Ok(()) => {}
+        Err(error @ LogError::Filter(_)) => return fail(USAGE, &error),
+        Err(error) => return fail(FAILURE, &error),
+    }
     for warning in warnings {
         tracing::warn!("{warning}");
     }
     match server::run(loaded, loader) {
         Ok(end) => ExitCode::from(end.exit_code()),
-        Err(error) => fail(FAILURE, &error),
+        Err(error) => {
+            logging::flush(logging::FLUSH_TIME_MAX);
+            fail(FAILURE, &error)
+        }
     }
 }
 

@@ -2,12 +2,14 @@
 //!
 //! **Invariants.** Whatever keeps the daemon from starting is one [`StartError`] with one line. After start-up this
 //! thread only waits: for a signal, for settings that are read again, for shards to drain, for the deadline.
-//! **Not here.** Settings (`config`), what a shard does (`shard`, `edge`).
+//! **Not here.** Settings (`config`), what a shard does (`shard`, `edge`), a signal to stop that nothing waits for
+//! (`signals`).
 
 mod certificates;
 mod inheritance;
 mod leaving;
 mod reload;
+mod signals;
 
 use crate::config::{Config, ConfigError, Loaded, Loader, Switch};
 use crate::edge::api::{Api, WAITING_BYTES_MAX};
@@ -32,8 +34,6 @@ use inheritance::Inheritance;
 use leaving::Leaving;
 use reload::Reloader;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
@@ -107,6 +107,21 @@ pub enum StartError {
         /// What the kernel says.
         error: io::Error,
     },
+    /// Memory does not suffice for the receive buffers.
+    #[error(
+        "there is no memory for {count} receive buffers (--receive-buffers) of {bytes} bytes (--receive-buffer-bytes) for \
+         each of {shards} shards (--workers): {error}"
+    )]
+    ReceiveBuffers {
+        /// Shards.
+        shards: usize,
+        /// Buffers of each.
+        count: u16,
+        /// Bytes of each of these.
+        bytes: usize,
+        /// What the system says.
+        error: io::Error,
+    },
     /// A thread or the signal handlers cannot be had.
     #[error("a thread of the daemon cannot be started: {0}")]
     Thread(io::Error),
@@ -142,11 +157,12 @@ enum Asked {
 /// [`StartError`] where it cannot start.
 pub fn run(mut loaded: Loaded, loader: Loader) -> Result<ProcessEnd, StartError> {
     check_kernel()?;
-    let mut inheritance = Inheritance::take(&loaded.config)?;
-    let descriptors = raise_descriptor_limit();
+    let handed = inheritance::handed(&loaded.config)?;
     let shards = loaded.config.shards;
-    let (events, mut happened) = mpsc::channel(shards + EVENTS_BEYOND_SHARDS);
-    watch_signals(events.clone())?;
+    let (events, mut happened) = mpsc::channel(2 * shards + EVENTS_BEYOND_SHARDS);
+    let started_whole = signals::watch(events.clone()).map_err(StartError::Thread)?;
+    let mut inheritance = Inheritance::take(handed, &loaded.config)?;
+    let descriptors = raise_descriptor_limit();
     let vitals = Vitals::new(shards);
     let service = Service::start(vitals.clone()).map_err(StartError::Thread)?;
     let listeners = inheritance.api_listeners(&mut loaded, &service)?;
@@ -163,13 +179,11 @@ pub fn run(mut loaded: Loaded, loader: Loader) -> Result<ProcessEnd, StartError>
                 Some(Event::Started) => started += 1,
                 Some(Event::StartFailed(error)) => return Err(error),
                 Some(Event::Reload) => asked = Asked::Yes,
-                Some(Event::Stop) => return Ok(ProcessEnd::Drained),
-                Some(Event::ShardEnded | Event::Loaded(_) | Event::TakenOver) | None => {
-                    return Ok(ProcessEnd::ShardFailed);
-                }
+                Some(_) | None => return Ok(ended(ProcessEnd::ShardFailed, logging::FLUSH_TIME_MAX)),
             }
         }
         inheritance.settle(&peers, &vitals, &service, &events).await?;
+        started_whole.tell();
         log_start(&loaded.config, &rules.limits, descriptors);
         let status = format!("{shards} shards serve at {}", loaded.config.api_address);
         service.ready(status.clone());
@@ -178,10 +192,16 @@ pub fn run(mut loaded: Loaded, loader: Loader) -> Result<ProcessEnd, StartError>
         if asked == Asked::Yes {
             leaving.reload();
         }
-        let end = leaving.wait_for_the_end(&mut happened).await;
-        tracing::info!(?end, "dispatch ends");
-        Ok(end)
+        let (end, time_left) = leaving.wait_for_the_end(&mut happened).await;
+        Ok(ended(end, time_left))
     })
+}
+
+/// Says how the daemon ends, as the last line of the log, which is written within this time or not at all.
+fn ended(end: ProcessEnd, time_left: Duration) -> ProcessEnd {
+    tracing::info!(?end, "dispatch ends");
+    logging::flush(time_left.min(logging::FLUSH_TIME_MAX));
+    end
 }
 
 /// Starts a thread for each shard, which tells of its start and of its end.
@@ -257,7 +277,10 @@ impl ShardThread {
         };
         runtime.block_on(async {
             let (shared, rules, identity) = (self.shared.clone(), self.rules.clone(), self.identity.clone());
-            let resources = Rc::new(Resources::new(self.shard, shared, rules, identity));
+            let resources = match Resources::new(self.shard, shared, rules, identity) {
+                Ok(resources) => Rc::new(resources),
+                Err(error) => return drop(self.events.send(Event::StartFailed(self.receive_buffers(error))).await),
+            };
             let api = Api::new(resources.clone(), self.identities.clone());
             let mut serving = Vec::with_capacity(listeners.len());
             for (socket, entrance) in listeners {
@@ -290,6 +313,11 @@ impl ShardThread {
                 Err(error) => return Err(StartError::Ring { entries, error }),
             }
         }
+    }
+
+    fn receive_buffers(&self, error: io::Error) -> StartError {
+        let Limits { receive_buffers: count, receive_buffer_bytes: bytes, .. } = self.rules.limits;
+        StartError::ReceiveBuffers { shards: self.shards, count, bytes, error }
     }
 
     fn locked_memory(&self) -> StartError {
@@ -354,18 +382,4 @@ fn log_start(config: &Config, limits: &Limits, descriptors: u64) {
     if config.log_format == LogFormat::Readable {
         tracing::info!("to see it work: `dispatch listen tcp 6001` is a driver, and `nc 127.0.0.1 6001` a device");
     }
-}
-
-/// Turns signals into events, on a thread of its own.
-fn watch_signals(events: mpsc::Sender<Event>) -> Result<(), StartError> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(StartError::Thread)?;
-    let watch = move || {
-        for signal in signals.forever() {
-            let event = if signal == SIGHUP { Event::Reload } else { Event::Stop };
-            if events.blocking_send(event).is_err() {
-                return;
-            }
-        }
-    };
-    std::thread::Builder::new().name("signals".into()).spawn(watch).map(drop).map_err(StartError::Thread)
 }

@@ -26,12 +26,13 @@ const OTHER_SENTENCES: [&str; 12] = [
 ];
 /// Sentences that are no messages: the version, a content type, reasons of lints, what a debug build checks, and how an
 /// encrypted key begins.
-const NO_MESSAGES: [&str; 9] = [
+const NO_MESSAGES: [&str; 10] = [
     "dispatch v",
     "text/plain; version=0.0.4; charset=utf-8",
     "no shard runs in this program",
     "nothing runs on this thread yet",
     "this thread serves nobody else",
+    "main may wait for something that does not come",
     "a datagram larger than UDP carries",
     "ENCRYPTED PRIVATE KEY",
     "Proc-Type: 4,ENCRYPTED",
@@ -264,7 +265,7 @@ fn every_limit_is_among_those_that_are_explained() {
 #[test]
 fn a_setting_that_is_named_exists() {
     /// Flags of other programs, of `listen`, `tap` and the health check, and of `scripts/bare-metal`.
-    const OTHERS: [&str; 23] = [
+    const OTHERS: [&str; 25] = [
         "--device",
         "--driver",
         "--pcap",
@@ -288,6 +289,8 @@ fn a_setting_that_is_named_exists() {
         "--path",
         "--locked",
         "--example",
+        "--build-arg",
+        "--format",
     ];
     let known: Vec<String> = settings().into_iter().filter_map(|setting| setting.flag).collect();
     for name in GUIDES {

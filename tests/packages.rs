@@ -52,6 +52,26 @@ fn run(script: &str, arguments: &[&str], variables: &[(&str, &Path)]) -> Output 
 }
 
 #[test]
+fn what_is_released_says_of_which_commit_and_time_it_is() {
+    let bash = |script: &str, commit: &str| {
+        let mut command = Command::new("bash");
+        command.args(["-euc", script]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        let output = command.env("SOURCE_DATE_EPOCH", "86399").env("DISPATCH_COMMIT", commit).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let say = r#". scripts/release-environment; echo "$(env | grep ^DISPATCH_ | sort)""#;
+    let time = "DISPATCH_BUILD_TIME=1970-01-01T23:59:59Z\n";
+    // Of sources without their history the first build tells the second.
+    assert_eq!(bash(say, "0123abcd"), format!("{time}DISPATCH_COMMIT=0123abcd\n"));
+    if Path::new(env!("CARGO_MANIFEST_DIR")).join(".git").exists() {
+        let head = bash("git rev-parse HEAD", "");
+        let said = bash(say, "");
+        assert!(said.starts_with(&format!("{time}DISPATCH_COMMIT={}", head.trim())), "{said}");
+    }
+}
+
+#[test]
 fn the_manual_and_the_completions_have_every_setting() {
     let folder = Folder::new("manual");
     manual::write(&folder.0).unwrap();

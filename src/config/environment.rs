@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -63,10 +63,29 @@ impl Environment {
     /// The value of a variable, else the content of the file of its name less trailing newlines. `None` where neither
     /// is there.
     pub fn find(&self, variable: &str) -> Result<Option<(String, Origin)>, ConfigError> {
-        if let Some(value) = self.variables.get(variable) {
-            let text = value.to_str().ok_or_else(|| ConfigError::NotText { variable: variable.to_owned() })?;
-            return Ok(Some((text.to_owned(), Origin::Variable)));
+        match self.in_variable(variable)? {
+            None => self.in_file(variable),
+            found => Ok(found),
         }
+    }
+
+    /// Like `find`, but an empty value counts as not set, so that an empty variable hides no file: deployment files often
+    /// pass on variables that nobody filled in.
+    pub(super) fn find_setting(&self, variable: &str) -> Result<Option<(String, Origin)>, ConfigError> {
+        let is_set = |(text, _): &(String, Origin)| !text.trim().is_empty();
+        match self.in_variable(variable)?.filter(is_set) {
+            None => Ok(self.in_file(variable)?.filter(is_set)),
+            found => Ok(found),
+        }
+    }
+
+    fn in_variable(&self, variable: &str) -> Result<Option<(String, Origin)>, ConfigError> {
+        let Some(value) = self.variables.get(variable) else { return Ok(None) };
+        let text = value.to_str().ok_or_else(|| ConfigError::NotText { variable: variable.to_owned() })?;
+        Ok(Some((text.to_owned(), Origin::Variable)))
+    }
+
+    fn in_file(&self, variable: &str) -> Result<Option<(String, Origin)>, ConfigError> {
         let path = self.secrets_path.join(variable);
         match read_bounded(&path, FILE_BYTES_MAX) {
             Ok((text, _)) => {
@@ -74,16 +93,13 @@ impl Environment {
                 Ok(Some((text, Origin::File(path))))
             }
             Err(error) if is_absent(&error) => Ok(None),
+            // What is in a folder that may not be entered cannot even be told from what is not.
+            Err(_)
+                if fs::symlink_metadata(&path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) =>
+            {
+                Err(ConfigError::Folder { path: self.secrets_path.clone() })
+            }
             Err(error) => Err(ConfigError::File { variable: variable.to_owned(), path, error }),
-        }
-    }
-
-    /// Like `find`, but an empty value counts as not set: deployment files often pass on variables that nobody filled
-    /// in.
-    pub(super) fn find_setting(&self, variable: &str) -> Result<Option<(String, Origin)>, ConfigError> {
-        match self.find(variable)? {
-            Some((text, _)) if text.trim().is_empty() => Ok(None),
-            found => Ok(found),
         }
     }
 }
@@ -154,11 +170,14 @@ pub(super) mod tests {
 
     #[test]
     fn a_setting_that_is_empty_counts_as_not_set() {
-        let directory = Directory::with(&[("B", "\n")]);
-        let environment = directory.environment(&[("A", "")]);
+        let directory = Directory::with(&[("B", "\n"), ("C", "file\n")]);
+        let environment = directory.environment(&[("A", ""), ("C", " ")]);
         assert!(environment.find_setting("A").unwrap().is_none());
         assert!(environment.find_setting("B").unwrap().is_none());
         assert!(environment.find("A").unwrap().is_some());
+        let (text, origin) = environment.find_setting("C").unwrap().unwrap();
+        assert_eq!((text.as_str(), origin), ("file", Origin::File(directory.0.join("C"))));
+        assert_eq!(environment.find("C").unwrap().unwrap().1, Origin::Variable);
     }
 
     #[test]

@@ -114,6 +114,13 @@ pub enum ConfigError {
         error: io::Error,
     },
 
+    /// A folder of settings' files that this process may not look into.
+    #[error("SECRETS_PATH: the folder {path:?} may not be entered by the daemon's user")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+    },
+
     /// A variable that is not UTF-8.
     #[error("{variable}: its value is not UTF-8")]
     NotText {

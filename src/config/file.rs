@@ -26,6 +26,8 @@ pub(super) const CONFIG_PATH_DEFAULT: &str = "/etc/dispatch/dispatch.toml";
 const NAME: &str = "dispatch.toml";
 /// A bound for a file that turns out to be a device or a mistake; lists of sources may be long.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+/// What some editors begin a file with.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 /// Permission of anyone to read a file.
 const MODE_READ_BY_OTHERS: u32 = 0o004;
 
@@ -101,9 +103,10 @@ fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
         ConfigError::File { variable, path: path.to_owned(), error }
     };
     let (text, metadata) = read_bounded(path, FILE_BYTES_MAX).map_err(unreadable)?;
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text);
     let is_public = metadata.permissions().mode() & MODE_READ_BY_OTHERS != 0;
     let readers = if is_public { Readers::Anyone } else { Readers::Few };
-    Ok(ConfigFile { path: path.to_owned(), entries: parse(path, &text)?, readers })
+    Ok(ConfigFile { path: path.to_owned(), entries: parse(path, text)?, readers })
 }
 
 /// Reads the text of the file at `path`, and gives what it says of each setting, by its key.

@@ -52,12 +52,17 @@ use self::arguments::{Arguments, CheckArguments, Command, SettingArguments, reso
 use self::parse::{help, refusal, without_environment, without_repeated_name};
 use self::places::Places;
 use self::secret::{find_daemon_secrets, find_secret};
+use crate::edge::session::session_bytes_max;
 use crate::logging::LogFormat;
 use crate::policy::access::Access;
 use crate::policy::balancers::Balancers;
 use crate::policy::limits::Limits;
 use crate::policy::metrics::Observation;
 use crate::policy::port_rules::DeviceRules;
+use crate::shard::cipher::tls_bytes_max;
+
+/// What the accept list of a driver takes that accepts a few addresses.
+const ACCEPT_BYTES: usize = 1 << 10;
 
 /// Everything the daemon is told at start-up.
 #[derive(Debug, Clone)]
@@ -250,11 +255,12 @@ fn check(arguments: &SettingArguments, places: &Places) -> Result<Config, Config
         &arguments.ring,
         arguments.tls.tls_handshake_ms_max,
     );
-    check_together(&limits)?;
+    check_times(&limits)?;
     let host = &arguments.listening.host;
     let api_address = resolve(host, arguments.listening.port)
         .map_err(|reason| contradiction("host", format!("{host:?} is no address of this machine: {reason}")))?;
     let tls = arguments.tls.check(&arguments.listening)?;
+    check_memory(&limits, tls.as_ref())?;
     let shards = match arguments.shards.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         set => set,
@@ -301,18 +307,27 @@ fn upgrades(arguments: &SettingArguments) -> Result<Upgrades, ConfigError> {
     Ok(Upgrades { takeover: upgrades.takeover, socket })
 }
 
-/// The bounds that depend on one another.
-fn check_together(limits: &Limits) -> Result<(), ConfigError> {
+/// The times that depend on one another.
+fn check_times(limits: &Limits) -> Result<(), ConfigError> {
     if limits.driver_silence_max <= limits.ping_interval {
         let ping = limits.ping_interval.as_millis();
         let reason =
             format!("must be greater than --ping-interval-ms, which is {ping}: else no ping is ever answered in time");
         return Err(contradiction("driver_silence_ms_max", reason));
     }
-    let session = limits.outbox_bytes_max.saturating_add(limits.write_window_bytes_max);
+    Ok(())
+}
+
+/// The bounds that a driver has to fit, with TLS where it is served.
+fn check_memory(limits: &Limits, tls: Option<&TlsConfig>) -> Result<(), ConfigError> {
+    let sealed = tls.map_or(0, |_| tls_bytes_max(limits.outbox_bytes_max));
+    let session = session_bytes_max(limits) + sealed + ACCEPT_BYTES;
     if limits.session_memory_bytes_max < session {
         let memory = limits.session_memory_bytes_max;
-        let reason = format!("{memory} bytes do not fit one session, whose outbox and write window are {session}");
+        let reason = format!(
+            "{memory} bytes do not fit one driver, who takes {session} with its --outbox-bytes-max, \
+             --write-window-bytes-max and what is not set"
+        );
         return Err(contradiction("session_memory_bytes_max", reason));
     }
     Ok(())

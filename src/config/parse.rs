@@ -102,6 +102,10 @@ pub(super) fn refusal(error: &clap::Error, origins: &HashMap<String, Origin>) ->
     else {
         return ConfigError::Arguments(line);
     };
+    if value.is_empty() && error.kind() == ErrorKind::InvalidValue && origins.is_empty() {
+        // A flag without its value, which clap says better.
+        return ConfigError::Arguments(line);
+    }
     let command = with_environment();
     let flag = usage.split_whitespace().next().unwrap_or_default();
     let named = |argument: &&clap::Arg| argument.get_long().is_some_and(|long| flag.strip_prefix("--") == Some(long));

@@ -68,6 +68,14 @@ fn a_flag_goes_before_its_variable_and_a_variable_before_its_file() {
 }
 
 #[test]
+fn an_empty_variable_hides_nothing_behind_it() {
+    let (variables, files) = ([("DISPATCH_ALLOW_PORTS", "")], [("DISPATCH_ALLOW_PORTS", "6001\n")]);
+    let access = config(&[], &variables, &files).access;
+    let allows = |number| access.ports.contains(NonZeroU16::new(number).unwrap());
+    assert!(allows(6001) && !allows(6002));
+}
+
+#[test]
 fn the_usual_image_starts_with_its_name_repeated() {
     let config = config(&["/dispatch", "-b", "0.0.0.0", "-p", "8080"], &[], &[]);
     assert_eq!(config.api_address.to_string(), "0.0.0.0:8080");
@@ -97,7 +105,13 @@ fn a_bad_value_is_one_line_that_names_the_setting_and_where_it_was_found() {
     assert!(file.starts_with("--pin (DISPATCH_PIN): \"maybe\" from the file /"), "{file}");
     assert!(file.ends_with("it must be one of on, off"), "{file}");
     assert!(line(&["--no-such-flag"], &[], &[]).contains("--no-such-flag"));
-    assert!(line(&["-p"], &[], &[]).contains("--port"));
+    for (flag, usage) in
+        [("-p", "--port <PORT>"), ("--config", "--config <FILE>"), ("--udp-egress", "--udp-egress <RULE>")]
+    {
+        let lacking = line(&[flag], &[("DISPATCH_PORTS_MAX", "1")], &[]);
+        assert!(lacking.starts_with(&format!("a value is required for '{usage}'")), "{lacking}");
+    }
+    assert!(line(&["-c"], &[], &[]).starts_with("a value is required for '--curl <URL>'"));
     assert!(line(&["-b", "no such host"], &[], &[]).starts_with("-b/--host (SG_SERVER_HOST): "));
 }
 
@@ -105,8 +119,10 @@ fn a_bad_value_is_one_line_that_names_the_setting_and_where_it_was_found() {
 fn bounds_that_contradict_each_other_are_refused() {
     let silence = line(&["--ping-interval-ms", "1000"], &[("DISPATCH_DRIVER_SILENCE_MS_MAX", "1000")], &[]);
     assert!(silence.starts_with("--driver-silence-ms-max (DISPATCH_DRIVER_SILENCE_MS_MAX): "), "{silence}");
-    let memory = line(&["--session-memory-bytes-max", "400000"], &[], &[]);
+    // What two bounds of a driver take, without its own buffers.
+    let memory = line(&["--session-memory-bytes-max", "524288"], &[], &[]);
     assert!(memory.starts_with("--session-memory-bytes-max ("), "{memory}");
+    assert!(memory.contains("--outbox-bytes-max") && memory.contains("--write-window-bytes-max"), "{memory}");
     for (flag, below) in [("--message-bytes-max", "131071"), ("--outbox-bytes-max", "204799")] {
         assert!(line(&[flag, below], &[], &[]).starts_with(flag));
     }

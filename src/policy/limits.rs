@@ -5,6 +5,9 @@
 
 use std::time::Duration;
 
+/// How much of the end's time is kept for the log and the exit, as a part of it.
+const EXIT_PART: u32 = 10;
+
 /// Every bound a shard or a session works within.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -70,6 +73,13 @@ pub struct Limits {
     pub linger_time_max: Duration,
     /// How long a port that was handed over waits for its drivers, before it is closed.
     pub takeover_wait_max: Duration,
-    /// How long a drain may take in all.
+    /// How long the end of the process may take in all.
     pub drain_time_max: Duration,
+}
+
+impl Limits {
+    /// How long drivers and devices have of that: the last part is for the log and the exit.
+    pub fn delivery_time_max(&self) -> Duration {
+        self.drain_time_max - self.drain_time_max / EXIT_PART
+    }
 }

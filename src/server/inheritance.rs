@@ -31,10 +31,14 @@ pub(super) struct Inheritance {
     meeting: Option<Meeting>,
 }
 
+/// What the service manager hands over. To be asked before anything is opened.
+pub(super) fn handed(config: &Config) -> Result<Inherited, StartError> {
+    Ok(handed::inherited(config.api_address, config.tls.as_ref().map(|tls| tls.address))?)
+}
+
 impl Inheritance {
-    /// Takes what there is.
-    pub(super) fn take(config: &Config) -> Result<Self, StartError> {
-        let handed = handed::inherited(config.api_address, config.tls.as_ref().map(|tls| tls.address))?;
+    /// Takes what there is beside what was handed over. Waits for the daemon that runs, where that is taken over.
+    pub(super) fn take(handed: Inherited, config: &Config) -> Result<Self, StartError> {
         let (Switch::On, Some(path)) = (config.upgrades.takeover, &config.upgrades.socket) else {
             return Ok(Inheritance { sockets: handed, taken: None, meeting: None });
         };

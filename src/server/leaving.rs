@@ -1,8 +1,8 @@
 //! The end of the process, and what is waited for until then.
 //!
-//! **Invariants.** A drain has one deadline, which leaving the sockets with the service manager counts on. Nothing but a
-//! second signal to stop ends it early. A shard whose thread ends while the daemon drains ends the process as failed.
-//! **Not here.** How a drain goes (`drain`), and what a reload does (`reload`).
+//! **Invariants.** A drain has one deadline, which leaving the sockets with the service manager counts on, and behind which
+//! there is time for the log. A shard whose thread ends while the daemon drains ends the process as failed.
+//! **Not here.** How a drain goes (`drain`), what a reload does (`reload`), and a second signal to stop (`signals`).
 
 use super::certificates;
 use super::reload::Reloader;
@@ -10,6 +10,7 @@ use super::{Asked, Event};
 use crate::config::{ConfigError, Loaded};
 use crate::drain::{self, Pace};
 use crate::policy::ending::ProcessEnd;
+use crate::policy::limits::Limits;
 use crate::service::Service;
 use crate::shard::handover::Meanwhile;
 use crate::shard::mailbox::{Peers, Request};
@@ -34,31 +35,38 @@ pub(super) struct Leaving {
 
 impl Leaving {
     /// Waits for a signal to stop, for another daemon that has taken over, or for a shard's thread to end, and reloads
-    /// meanwhile; then drains, under one deadline.
-    pub(super) async fn wait_for_the_end(&mut self, happened: &mut mpsc::Receiver<Event>) -> ProcessEnd {
+    /// meanwhile; then drains, under one deadline. Says how it ends, and what is left of the time for that.
+    pub(super) async fn wait_for_the_end(&mut self, happened: &mut mpsc::Receiver<Event>) -> (ProcessEnd, Duration) {
         let pace = match self.serve(happened).await {
             Event::Stop => Pace::AtOnce,
             Event::TakenOver => Pace::InWaves,
-            _ => return ProcessEnd::ShardFailed,
+            _ => return (ProcessEnd::ShardFailed, Duration::MAX),
         };
+        let limits = self.reloader.limits();
+        let until = Instant::now() + limits.drain_time_max;
+        let end = self.drain(pace, limits, happened).await;
+        (end, until.saturating_duration_since(Instant::now()))
+    }
+
+    /// Ends everything in good order, within the time that there is for it.
+    async fn drain(&self, pace: Pace, limits: Limits, happened: &mut mpsc::Receiver<Event>) -> ProcessEnd {
         self.vitals.drain();
         self.service.stopping();
-        let time_max = self.reloader.drain_time_max();
-        let drain_ms_max = time_max.as_millis() as u64;
+        let drain_ms_max = limits.drain_time_max.as_millis() as u64;
         match pace {
             Pace::AtOnce => tracing::info!(drain_ms_max, "told to stop: draining"),
             Pace::InWaves => tracing::info!(drain_ms_max, "another daemon has taken over: draining"),
         }
         let drain = async {
             if pace == Pace::AtOnce && self.service.is_there() {
-                self.store(time_max / STORE_PART).await;
+                self.store(limits.drain_time_max / STORE_PART).await;
             }
-            drain::run(&self.peers, pace, time_max).await;
+            drain::run(&self.peers, pace, limits.delivery_time_max()).await;
         };
         tokio::select! {
             () = drain => ProcessEnd::Drained,
-            () = tokio::time::sleep(time_max) => ProcessEnd::DrainDeadline,
-            end = early_end(happened, pace) => end,
+            () = tokio::time::sleep(limits.delivery_time_max()) => ProcessEnd::DrainDeadline,
+            () = a_shard_fails(happened) => ProcessEnd::ShardFailed,
         }
     }
 
@@ -150,20 +158,15 @@ async fn next(happened: &mut mpsc::Receiver<Event>) -> Event {
     happened.recv().await.unwrap_or(Event::ShardEnded)
 }
 
-/// What ends a drain early. What is left to do is not worth other settings, and a drain that a takeover has begun was not
-/// told to stop yet.
-async fn early_end(happened: &mut mpsc::Receiver<Event>, pace: Pace) -> ProcessEnd {
-    let mut is_told_to_stop = pace == Pace::AtOnce;
+/// Waits for what ends a drain early. What is left to do is not worth other settings, and a drain that a takeover has begun
+/// was not told to stop yet.
+async fn a_shard_fails(happened: &mut mpsc::Receiver<Event>) {
     loop {
         match next(happened).await {
             Event::Reload | Event::Loaded(_) => {}
             Event::TakenOver => tracing::info!("another daemon has taken over: draining already"),
-            Event::Stop if !is_told_to_stop => {
-                is_told_to_stop = true;
-                tracing::info!("told to stop: draining already");
-            }
-            Event::Stop => return ProcessEnd::SecondSignal,
-            _ => return ProcessEnd::ShardFailed,
+            Event::Stop => tracing::info!("told to stop: draining already"),
+            _ => return,
         }
     }
 }

@@ -10,6 +10,7 @@ use super::{Event, StartError};
 use crate::config::effective::Effective;
 use crate::config::{self, Change, Config, ConfigError, Loaded, Loader, TlsConfig};
 use crate::logging;
+use crate::policy::limits::Limits;
 use crate::policy::rules::Rules;
 use crate::policy::token::Token;
 use crate::shard::mailbox::Request;
@@ -62,9 +63,9 @@ impl Reloader {
         self.loaded.config.tls.iter().for_each(|tls| certificates::warn(&tls.identity));
     }
 
-    /// How long a drain may take, as of now.
-    pub(super) fn drain_time_max(&self) -> Duration {
-        self.loaded.config.limits.drain_time_max
+    /// The bounds, as of now.
+    pub(super) fn limits(&self) -> Limits {
+        self.loaded.config.limits
     }
 
     /// Whether no settings are being read.
@@ -165,6 +166,10 @@ pub(super) fn rules(config: &Config, descriptors: u64) -> Rules {
     let mut limits = config.limits;
     limits.devices_max = config::devices_max(descriptors, limits.devices_max);
     limits.handshakes_max = config::handshakes_max(descriptors, limits.handshakes_max);
+    let (set, devices_max) = (config.limits.devices_max, limits.devices_max);
+    if set > devices_max {
+        tracing::warn!(set, devices_max, descriptors, "--devices-max is more than descriptors allow, which counts");
+    }
     let secrets = &config.secrets;
     let next = secrets.next.as_ref().map(|next| next.expose().to_owned());
     Rules {

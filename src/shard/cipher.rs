@@ -153,11 +153,16 @@ impl Cipher {
         if self.is_plain() { 0 } else { RECORD_BYTES_MAX }
     }
 
-    /// What a session may use for it at most: its state, a record on its way in, twice, and a sealed chunk, which is a
-    /// third of its outbox and what TLS adds.
+    /// What a session may use for it at most.
     pub fn bytes_max(&self, outbox_bytes: usize) -> usize {
-        if self.is_plain() { 0 } else { STATE_BYTES + 2 * RECORD_BYTES_MAX + outbox_bytes * 3 / 8 }
+        if self.is_plain() { 0 } else { tls_bytes_max(outbox_bytes) }
     }
+}
+
+/// What a session may use for TLS at most: its state, a record on its way in, twice, and a sealed chunk, which is a third of
+/// its outbox and what TLS adds.
+pub fn tls_bytes_max(outbox_bytes: usize) -> usize {
+    STATE_BYTES + 2 * RECORD_BYTES_MAX + outbox_bytes * 3 / 8
 }
 
 fn open<'a>(connection: &mut ServerConnection, bytes: &[u8]) -> Opened<'a> {

@@ -347,7 +347,7 @@ impl Shard {
     /// Stops everything that listens, and waits for what drivers have sent to be on its way to the ports: for half of the
     /// drain's time at most.
     fn settle(self: &Rc<Self>, reply: mpsc::Sender<usize>) {
-        let time_max = self.resources.limits().drain_time_max;
+        let time_max = self.resources.limits().delivery_time_max();
         let since = self.draining_since.get().unwrap_or_else(Instant::now);
         self.draining_since.set(Some(since));
         self.held.close();
@@ -370,7 +370,7 @@ impl Shard {
         self.ports.borrow().values().filter(|port| wave.has(port.id())).for_each(|port| port.drain());
         self.resources.settling.end();
         let Some(reply) = reply else { return };
-        let time_max = self.resources.limits().drain_time_max;
+        let time_max = self.resources.limits().delivery_time_max();
         let time_before_haste = time_max - time_max / HASTEN_PART;
         let shard = self.clone();
         ring::spawn(async move {
@@ -389,7 +389,7 @@ impl Shard {
     async fn end_taps(&self) {
         let Resources { taps, shared, .. } = &*self.resources;
         taps.finish();
-        let until = Instant::now() + self.resources.limits().drain_time_max / TAPS_PART;
+        let until = Instant::now() + self.resources.limits().delivery_time_max() / TAPS_PART;
         while shared.taps.used() > 0 && Instant::now() < until {
             tokio::time::sleep(DRAIN_PAUSE).await;
         }

@@ -28,6 +28,7 @@ use crate::shard::tls::{Identity, Tls};
 use crate::shard::vitals::Vitals;
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeMap;
+use std::io;
 use std::net::IpAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -197,10 +198,13 @@ pub struct Resources {
 
 impl Resources {
     /// What a shard starts with. Called on its own thread, in its runtime.
-    pub fn new(shard: usize, shared: Shared, rules: Arc<Rules>, identity: Option<Identity>) -> Self {
+    ///
+    /// # Errors
+    /// That there is no memory for its receive buffers.
+    pub fn new(shard: usize, shared: Shared, rules: Arc<Rules>, identity: Option<Identity>) -> io::Result<Self> {
         let limits = rules.limits;
-        let pool = Pool::new(limits.receive_buffers, limits.receive_buffer_bytes);
-        Resources {
+        let pool = Pool::new(limits.receive_buffers, limits.receive_buffer_bytes)?;
+        Ok(Resources {
             shard,
             shared,
             limits: Cell::new(limits),
@@ -232,7 +236,7 @@ impl Resources {
             datagram_log: LogGate::default(),
             scratch: RefCell::new(vec![0; READ_ON_BYTES]),
             datagrams: RefCell::new(None),
-        }
+        })
     }
 
     /// Holds a refusal, for the operator to see; counting and logging it is the caller's.

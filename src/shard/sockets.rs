@@ -47,8 +47,9 @@ pub fn open(port: PortId, family: Family, limits: &Limits) -> Result<Socket, Joi
 pub fn open_api(address: SocketAddr, shards: usize) -> io::Result<Vec<Socket>> {
     let mut address = address;
     if address.port() != 0 {
-        // Whether the port is free. It does not listen: a connection that came to it would be reset with it.
-        drop(bind_listener(address)?);
+        // Whether the port is free, in both families where the listeners are for both. It does not listen: a connection
+        // that came to it would be reset with it.
+        exclusive_listener(address)?.bind(&address.into())?;
     }
     let mut listeners = Vec::with_capacity(shards);
     for _ in 0..shards {
@@ -130,10 +131,16 @@ fn open_listener(address: SocketAddr, limits: &Limits) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn bind_listener(address: SocketAddr) -> io::Result<Socket> {
+/// A socket that shares its port with nobody, once it is bound.
+fn exclusive_listener(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec(), Some(Protocol::TCP))?;
     // A plain bind fails in TIME_WAIT, which every restart leaves; with SO_REUSEPORT it would share a taken port.
     socket.set_reuse_address(true)?;
+    Ok(socket)
+}
+
+fn bind_listener(address: SocketAddr) -> io::Result<Socket> {
+    let socket = exclusive_listener(address)?;
     if address.is_ipv6() && address.ip().is_unspecified() {
         socket.set_only_v6(true)?;
     }

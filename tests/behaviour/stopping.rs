@@ -25,18 +25,18 @@ scenarios! {
 const HELD_BYTES: usize = 1_000_000;
 
 /// A driver and its device, which holds a drain up until it reads.
-struct HeldUp {
+pub struct HeldUp {
     driver: Driver,
     device: Device,
     addr: Addr,
 }
 
 impl HeldUp {
-    fn setup(shards: usize) -> Setup {
+    pub fn setup(shards: usize) -> Setup {
         Setup::new(shards).limit("drain-ms-max", 60_000).limit("flush-ms-max", 60_000)
     }
 
-    fn by(daemon: &Daemon) -> Self {
+    pub fn by(daemon: &Daemon) -> Self {
         let port = free_port();
         let mut driver = daemon.join_tcp(port, "127.0.0.1");
         let device = Device::connect("127.0.0.1", port);

@@ -7,8 +7,11 @@
 
 use super::{spawn, submit};
 use io_uring::{cqueue, opcode};
+use std::alloc::{Layout, alloc_zeroed};
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::ops::Deref;
+use std::ptr::NonNull;
 use std::rc::Rc;
 use tokio::sync::Notify;
 
@@ -53,11 +56,18 @@ pub struct Buffer {
 }
 
 impl Pool {
-    /// Allocates `buffers` of `buffer_bytes` each and gives them to the ring of the calling shard.
-    pub fn new(buffers: u16, buffer_bytes: usize) -> Self {
-        let memory: &'static mut [u8] = Box::leak(vec![0; usize::from(buffers) * buffer_bytes].into_boxed_slice());
+    /// Allocates `buffers` of `buffer_bytes` each, at least one byte in all, and gives them to the ring of the calling
+    /// shard.
+    ///
+    /// # Errors
+    /// That there is no memory for them.
+    pub fn new(buffers: u16, buffer_bytes: usize) -> io::Result<Self> {
+        let layout = Layout::array::<u8>(usize::from(buffers) * buffer_bytes).map_err(io::Error::other)?;
+        assert!(layout.size() > 0);
+        // SAFETY: the layout has a size. What is asked for as zero takes no memory before it is used.
+        let memory = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(io::ErrorKind::OutOfMemory)?;
         let pool = Pool(Rc::new(Inner {
-            memory: memory.as_mut_ptr(),
+            memory: memory.as_ptr(),
             buffer_bytes,
             buffers,
             out: Cell::new(0),
@@ -70,7 +80,7 @@ impl Pool {
         }));
         pool.0.return_due.notify_one();
         spawn(give_back(pool.clone()));
-        pool
+        Ok(pool)
     }
 
     /// Buffers that hold bytes, as far as completions were looked at.
