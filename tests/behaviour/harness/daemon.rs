@@ -331,14 +331,7 @@ impl Daemon {
 
     /// How the daemon ends, which it does by itself.
     pub fn exits(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "the daemon does not exit within {PATIENCE:?}");
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        super::program::exits(&mut self.child, "the daemon")
     }
 
     /// Fails unless SIGTERM ends an idle daemon at once and with 0.

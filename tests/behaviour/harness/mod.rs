@@ -11,6 +11,7 @@ mod meeting;
 mod message;
 mod metrics;
 mod process;
+mod program;
 mod story;
 pub mod tls;
 mod wire;
@@ -24,9 +25,8 @@ pub use manager::Manager;
 pub use meeting::{Place, Taker};
 pub use message::{Addr, Event, close, pattern, request, write};
 pub use metrics::Metrics;
-pub use process::{
-    Run, clear_environment, cpu_time, fds, free_port, is_root, raise_descriptor_limit, resident_bytes, started,
-};
+pub use process::{bounded, cpu_time, fds, free_port, is_root, raise_descriptor_limit, resident_bytes};
+pub use program::{Program, Run};
 pub use story::Story;
 pub use wire::{Frame, Opcode, Wire, frame};
 
