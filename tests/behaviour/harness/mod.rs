@@ -93,14 +93,21 @@ pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Makes each scenario `fn(shards: usize)` a test with one shard and a test with three.
+/// More shards than one: `DISPATCH_TEST_SHARDS`, or three.
+pub fn several_shards() -> usize {
+    let Some(text) = std::env::var_os("DISPATCH_TEST_SHARDS") else { return 3 };
+    let count = text.to_str().and_then(|text| text.parse().ok()).filter(|count| (2..=64).contains(count));
+    count.unwrap_or_else(|| panic!("DISPATCH_TEST_SHARDS is {text:?}, and no number from 2 to 64"))
+}
+
+/// Makes each scenario `fn(shards: usize)` a test with one shard and a test with several.
 macro_rules! scenarios {
     ($($(#[$attribute:meta])* $name:ident),+ $(,)?) => {
         mod one_shard {
             $(#[test] $(#[$attribute])* fn $name() { super::$name(1); })+
         }
-        mod three_shards {
-            $(#[test] $(#[$attribute])* fn $name() { super::$name(3); })+
+        mod several_shards {
+            $(#[test] $(#[$attribute])* fn $name() { super::$name(crate::harness::several_shards()); })+
         }
     };
 }
