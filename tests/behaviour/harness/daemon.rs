@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::baseline::Baseline;
 use super::http::{Connection, Response};
-use super::{BASES, Driver, PATIENCE, Transport, Wire, eventually, free_port, process};
+use super::{BASES, Driver, Metrics, PATIENCE, Transport, Wire, eventually, free_port, process};
 
 /// Log text kept for a failure's report.
 const LOG_BYTES_MAX: usize = 1 << 20;
@@ -372,7 +372,7 @@ impl Daemon {
     }
 
     fn observe(&self) -> Baseline {
-        Baseline::new(self.pid(), &self.shards())
+        Baseline::new(self.pid(), &self.shards(), &Metrics::parse(self.fetch("/metrics").text()))
     }
 
     /// What each shard says of itself.
