@@ -253,7 +253,9 @@ fn an_ordinary_user_is_enough_and_no_file_is_written(shards: usize) {
         say_skipped("only root can become an ordinary user");
         return;
     }
-    Setup::new(shards).with_no_privilege().run(|daemon| {
+    // The first byte in any file would end it by a signal.
+    let setup = Setup::new(shards).under(&["prlimit", "--fsize=0:0"]);
+    setup.with_no_privilege().run(|daemon| {
         let port = free_port();
         let mut driver = daemon.join_tcp(port, "127.0.0.1,::1");
         let _device = Device::connect("::1", port);
