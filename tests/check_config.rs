@@ -1,10 +1,18 @@
 //! The real program and its configuration file: where it is looked for, what `check-config` prints, and what is refused.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+// The clippy bans are for the threads of shards.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+// The harness of the behaviour tests, of which some is not needed here.
+#[allow(dead_code, unused_imports, unused_macros)]
+#[path = "behaviour/harness/mod.rs"]
+mod harness;
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use harness::Run;
 
 /// A folder of its own, gone with the value.
 struct Folder(PathBuf);
@@ -30,30 +38,19 @@ impl Drop for Folder {
     }
 }
 
-fn dispatch(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_dispatch"))
-        .args(arguments)
-        .env_clear()
-        .env("SECRETS_PATH", "/nonexistent")
-        .env("CONFIGURATION_DIRECTORY", "/nonexistent")
-        .envs(variables.iter().copied())
-        .output()
-        .unwrap()
-}
-
 /// What a check prints, which finds nothing wrong.
 fn checked(arguments: &[&str], variables: &[(&str, &str)]) -> String {
-    let output = dispatch(&[&["check-config"], arguments].concat(), variables);
-    assert!(output.status.success(), "{arguments:?} {variables:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
+    let run = Run::binary(&[&["check-config"], arguments].concat(), variables);
+    assert!(run.status.success(), "{arguments:?} {variables:?}: {run:?}");
+    run.stdout
 }
 
 /// The one line of a start and of a check that are refused, which is the same.
 fn refused(arguments: &[&str], variables: &[(&str, &str)]) -> String {
     let [check, start] = [["check-config"].as_slice(), &[]].map(|words| {
-        let output = dispatch(&[words, arguments].concat(), variables);
-        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), [].as_slice()), "{output:?}");
-        String::from_utf8(output.stderr).unwrap()
+        let run = Run::binary(&[words, arguments].concat(), variables);
+        assert_eq!((run.status.code(), run.stdout.as_str()), (Some(2), ""), "{run:?}");
+        run.stderr
     });
     assert_eq!(check, start);
     assert_eq!(check.lines().count(), 1, "{check}");
@@ -127,9 +124,9 @@ fn a_secret_is_masked_wherever_it_comes_from() {
     let (config, secrets) = (folder.path("d.toml"), folder.0.to_str().unwrap());
     for form in [[].as_slice(), &["--json"]] {
         let variables = [("SECRETS_PATH", secrets), ("DISPATCH_CONFIG", &config)];
-        let output = dispatch(&[&["check-config"], form].concat(), &variables);
-        let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-        assert!(output.status.success() && printed.contains("********") && !printed.contains("sesame"), "{printed}");
+        let run = Run::binary(&[&["check-config"], form].concat(), &variables);
+        let printed = run.stdout + &run.stderr;
+        assert!(run.status.success() && printed.contains("********") && !printed.contains("sesame"), "{printed}");
         assert!(printed.contains(&format!("{config}:1")) && printed.contains("SERVER_SECRET_NEXT"), "{printed}");
     }
 }
@@ -199,12 +196,12 @@ fn a_file_that_nobody_names_is_looked_for_where_systemd_says() {
 #[test]
 fn the_help_names_the_file_and_where_it_is_looked_for() {
     for arguments in [["--help"].as_slice(), &["check-config", "--help"]] {
-        let output = dispatch(arguments, &[]);
-        let help = String::from_utf8(output.stdout).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+        let run = Run::binary(arguments, &[]);
+        let help = run.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
         for part in
             ["--config <FILE>", "/etc/dispatch/dispatch.toml", "CONFIGURATION_DIRECTORY", "[env: DISPATCH_CONFIG]"]
         {
-            assert!(output.status.success() && help.contains(part), "{part}\n{help}");
+            assert!(run.status.success() && help.contains(part), "{part}\n{help}");
         }
     }
 }
@@ -213,7 +210,7 @@ fn the_help_names_the_file_and_where_it_is_looked_for() {
 fn a_check_takes_the_flags_of_the_daemon_and_no_actions() {
     assert_eq!(line(&checked(&["-b", "::1", "--pin", "off"], &[]), "host"), "host = \"::1\" # --host");
     for arguments in [["check-config", "-v"].as_slice(), &["check-config", "listen"], &["-p", "1", "check-config"]] {
-        assert_eq!(dispatch(arguments, &[]).status.code(), Some(2), "{arguments:?}");
+        assert_eq!(Run::binary(arguments, &[]).status.code(), Some(2), "{arguments:?}");
     }
     assert!(refused(&["--frobnicate"], &[]).contains("--frobnicate"));
     assert!(refused(&[], &[("SG_ENV", "production")]).starts_with("PLACE_SERVER_SECRET: no secret is set"));
@@ -226,9 +223,9 @@ fn a_secret_that_anyone_may_read_is_warned_of_beside_the_settings() {
     let warned = |mode| {
         let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
         fs::set_permissions(&config, permissions).unwrap();
-        let output = dispatch(&["check-config", "--config", &config], &[]);
-        assert!(output.status.success());
-        String::from_utf8(output.stderr).unwrap()
+        let run = Run::binary(&["check-config", "--config", &config], &[]);
+        assert!(run.status.success());
+        run.stderr
     };
     let warning = warned(0o644);
     assert!(

@@ -1,43 +1,36 @@
 //! The real program's command line: what it prints, and the exit codes that deployments rely on.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+// The clippy bans are for the threads of shards.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+// The harness of the behaviour tests, of which some is not needed here.
+#[allow(dead_code, unused_imports, unused_macros)]
+#[path = "behaviour/harness/mod.rs"]
+mod harness;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::process::{Command, Output};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-fn dispatch(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_dispatch"))
-        .args(arguments)
-        .env_clear()
-        .env("SECRETS_PATH", "/nonexistent")
-        .env("CONFIGURATION_DIRECTORY", "/nonexistent")
-        .envs(variables.iter().copied())
-        .output()
-        .unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
+use harness::{Run, bounded};
 
 /// The one line of a refusal, which names `setting`.
 fn refused(arguments: &[&str], variables: &[(&str, &str)], setting: &str) -> String {
-    let output = dispatch(arguments, variables);
-    let line = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{arguments:?} {variables:?}: {line}");
-    assert_eq!((line.lines().count(), text(&output.stdout).as_str()), (1, ""), "{line}");
+    let run = Run::binary(arguments, variables);
+    let line = run.stderr;
+    assert_eq!(run.status.code(), Some(2), "{arguments:?} {variables:?}: {line}");
+    assert_eq!((line.lines().count(), run.stdout.as_str()), (1, ""), "{line}");
     assert!(line.starts_with("dispatch: ") && line.contains(setting), "{line}");
     line
 }
 
 /// A web server that answers one request, then leaves.
 fn answering(answer: &'static str) -> (String, JoinHandle<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = bounded(TcpListener::bind("127.0.0.1:0").unwrap());
     let url = format!("http://{}/api/dispatch/v1/healthz", listener.local_addr().unwrap());
     let server = thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
+        let mut stream = bounded(listener.accept().unwrap().0);
         let mut request = [0; 1_024];
         assert!(stream.read(&mut request).unwrap() > 0);
         stream.write_all(answer.as_bytes()).unwrap();
@@ -49,17 +42,17 @@ fn answering(answer: &'static str) -> (String, JoinHandle<()>) {
 #[test]
 fn the_version_is_printed_as_deployments_expect_it() {
     for arguments in [["-v"].as_slice(), &["/dispatch", "--version"], &["dispatch", "-v"]] {
-        let output = dispatch(arguments, &[("SG_SERVER_PORT", "a setting that is wrong")]);
-        assert!(output.status.success());
-        assert_eq!(text(&output.stdout), concat!("dispatch v", env!("CARGO_PKG_VERSION"), "\n"));
+        let run = Run::binary(arguments, &[("SG_SERVER_PORT", "a setting that is wrong")]);
+        assert!(run.status.success());
+        assert_eq!(run.stdout, concat!("dispatch v", env!("CARGO_PKG_VERSION"), "\n"));
     }
 }
 
 #[test]
 fn help_is_grouped_and_shows_units_defaults_and_variables() {
-    let output = dispatch(&["--help"], &[]);
-    assert!(output.status.success());
-    let help = text(&output.stdout);
+    let run = Run::binary(&["--help"], &[]);
+    assert!(run.status.success());
+    let help = run.stdout;
     for heading in
         ["Actions", "Listening:", "Access:", "Shards:", "Drivers:", "Devices:", "Memory:", "Metrics:", "Logging:"]
     {
@@ -77,7 +70,7 @@ fn help_is_grouped_and_shows_units_defaults_and_variables() {
     ] {
         assert!(help.contains(part), "{part}\n{help}");
     }
-    let short = dispatch(&["-h"], &[]);
+    let short = Run::binary(&["-h"], &[]);
     assert!(short.status.success() && !short.stdout.is_empty());
 }
 
@@ -113,15 +106,15 @@ fn a_secret_that_is_empty_or_missing_in_production_keeps_the_daemon_from_startin
 fn a_secret_is_never_printed() {
     let secret = ("PLACE_SERVER_SECRET", "correct-horse-battery");
     let runs = [
-        dispatch(&["--help"], &[secret]),
-        dispatch(&["-p", "none"], &[secret]),
-        dispatch(&["listen", "tcp", "1", "--url", "http://127.0.0.1:0"], &[secret]),
-        dispatch(&["--help"], &[secret, ("SERVER_SECRET_NEXT", secret.1)]),
-        dispatch(&[], &[secret, ("SERVER_SECRET_NEXT", secret.1)]),
-        dispatch(&["-p", "none"], &[("SERVER_SECRET", "other"), ("SERVER_SECRET_NEXT", secret.1)]),
+        Run::binary(&["--help"], &[secret]),
+        Run::binary(&["-p", "none"], &[secret]),
+        Run::binary(&["listen", "tcp", "1", "--url", "http://127.0.0.1:0"], &[secret]),
+        Run::binary(&["--help"], &[secret, ("SERVER_SECRET_NEXT", secret.1)]),
+        Run::binary(&[], &[secret, ("SERVER_SECRET_NEXT", secret.1)]),
+        Run::binary(&["-p", "none"], &[("SERVER_SECRET", "other"), ("SERVER_SECRET_NEXT", secret.1)]),
     ];
-    for output in runs {
-        let printed = text(&output.stdout) + &text(&output.stderr);
+    for run in runs {
+        let printed = run.stdout + &run.stderr;
         assert!(!printed.is_empty() && !printed.contains(secret.1), "{printed}");
     }
 }
@@ -135,9 +128,9 @@ fn the_health_checks_exit_code_tells_the_status() {
         ("nonsense\r\n\r\n", 2),
     ] {
         let (url, server) = answering(answer);
-        let output = dispatch(&["-c", &url], &[("SERVER_SECRET", "")]);
-        assert_eq!(output.status.code(), Some(code), "{answer}: {}", text(&output.stderr));
-        assert_eq!(text(&output.stderr).lines().count(), usize::from(code != 0));
+        let run = Run::binary(&["-c", &url], &[("SERVER_SECRET", "")]);
+        assert_eq!(run.status.code(), Some(code), "{answer}: {}", run.stderr);
+        assert_eq!(run.stderr.lines().count(), usize::from(code != 0));
         server.join().unwrap();
     }
 }
@@ -147,10 +140,10 @@ fn a_health_check_that_gets_no_answer_ends_with_exit_code_two() {
     // The port is taken, so that no other test gets it, but not at this address.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();
-    assert_eq!(dispatch(&["-c", &format!("http://127.9.9.9:{port}/")], &[]).status.code(), Some(2));
+    assert_eq!(Run::binary(&["-c", &format!("http://127.9.9.9:{port}/")], &[]).status.code(), Some(2));
 
     let begun = Instant::now();
     let url = format!("http://{}/", silent.local_addr().unwrap());
-    assert_eq!(dispatch(&["-c", &url], &[]).status.code(), Some(2));
+    assert_eq!(Run::binary(&["-c", &url], &[]).status.code(), Some(2));
     assert!(begun.elapsed() < Duration::from_secs(8));
 }

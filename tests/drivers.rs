@@ -15,12 +15,11 @@ mod driver;
 #[path = "behaviour/harness/mod.rs"]
 mod harness;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::{Daemon, Device, Setup, free_port};
+use harness::{Daemon, Device, Setup, free_port, say_skipped};
 use rustix::process::Signal;
 
 const TOKEN: &str = "a token of the tests";
@@ -61,11 +60,6 @@ fn succeeds(program: &str, arguments: &[&str]) -> bool {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
-}
-
-/// Past the capture of the test's output.
-fn say_skipped(what: &str) {
-    std::io::stderr().write_all(format!("SKIPPED: {what}\n").as_bytes()).unwrap();
 }
 
 fn daemon_at(api_port: u16) -> Daemon {

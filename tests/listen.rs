@@ -1,88 +1,61 @@
 //! `dispatch listen`, the driver for the terminal, against a daemon that the test plays.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+// The clippy bans are for the threads of shards.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::io::{BufRead, BufReader, Read, Write};
+// The harness of the behaviour tests, of which some is not needed here.
+#[allow(dead_code, unused_imports, unused_macros)]
+#[path = "behaviour/harness/mod.rs"]
+mod harness;
+
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use harness::{Program, bounded};
+use rustix::process::Signal;
 use tungstenite::handshake::server::{Request, Response};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Message, WebSocket};
 
 use uring_dispatch::protocol::message::{DeviceAddr, DeviceName, FromDriver, IpText, ToDriver};
 
-/// The program under test. It is killed when a test fails midway.
-struct Terminal {
-    child: Child,
-    output: BufReader<ChildStdout>,
-    notes: BufReader<ChildStderr>,
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+/// The program under test.
+struct Terminal(Program);
 
 impl Terminal {
     fn start(daemon: &TcpListener, arguments: &[&str]) -> Terminal {
         let url = format!("http://{}", daemon.local_addr().unwrap());
-        let mut child = Command::new(env!("CARGO_BIN_EXE_dispatch"))
-            .arg("listen")
-            .args(arguments)
-            .args(["--url", &url])
-            .env_clear()
-            .envs([("SECRETS_PATH", "/nonexistent"), ("SERVER_SECRET", "hunter2"), ("DISPATCH_CONFIG", "/dev/null")])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        let notes = BufReader::new(child.stderr.take().unwrap());
-        Terminal { child, output, notes }
+        let words = [&["listen"], arguments, &["--url", &url]].concat();
+        Terminal(Program::binary(&words, &[("SERVER_SECRET", "hunter2"), ("DISPATCH_CONFIG", "/dev/null")]))
     }
 
     fn types(&mut self, line: &str) {
-        self.child.stdin.as_mut().unwrap().write_all(line.as_bytes()).unwrap();
+        self.0.types(line);
     }
 
     fn printed(&mut self) -> String {
-        let mut line = String::new();
-        self.output.read_line(&mut line).unwrap();
-        line
+        self.0.printed()
     }
 
     /// Reads notes until one has this text.
     fn notes_until(&mut self, text: &str) -> String {
-        loop {
-            let mut line = String::new();
-            assert!(self.notes.read_line(&mut line).unwrap() > 0, "no note says {text}");
-            assert!(!line.contains("hunter2"), "{line}");
-            if line.contains(text) {
-                return line;
-            }
-        }
-    }
-
-    fn interrupt(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
+        let notes = self.0.notes_until(text);
+        assert!(!notes.contains("hunter2"), "{notes}");
+        notes.lines().last().unwrap().to_owned()
     }
 
     fn exit_code(&mut self) -> Option<i32> {
-        self.child.wait().unwrap().code()
+        self.0.exits().code()
     }
 }
 
 fn daemon() -> TcpListener {
-    TcpListener::bind("127.0.0.1:0").unwrap()
+    bounded(TcpListener::bind("127.0.0.1:0").unwrap())
 }
 
 /// Takes one driver in; tells its request's path and query, and its token.
 fn admit(daemon: &TcpListener) -> (WebSocket<TcpStream>, String, String) {
-    let (stream, _) = daemon.accept().unwrap();
+    let stream = bounded(daemon.accept().unwrap().0);
     let (mut uri, mut token) = (String::new(), String::new());
     #[allow(clippy::result_large_err)] // The signature is tungstenite's.
     let look = |request: &Request, response: Response| {
@@ -96,7 +69,7 @@ fn admit(daemon: &TcpListener) -> (WebSocket<TcpStream>, String, String) {
 
 /// Reads a request's head and answers it with this status and error.
 fn refuse(daemon: &TcpListener, status: &str, error: &str) {
-    let (mut stream, _) = daemon.accept().unwrap();
+    let mut stream = bounded(daemon.accept().unwrap().0);
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -176,7 +149,7 @@ fn a_ping_is_answered_and_an_interrupt_says_goodbye() {
     socket.send(Message::Ping(b"alive?".as_slice().into())).unwrap();
     assert_eq!(socket.read().unwrap(), Message::Pong(b"alive?".as_slice().into()));
 
-    terminal.interrupt();
+    terminal.0.signal(Signal::INT);
     let Message::Close(Some(frame)) = socket.read().unwrap() else { panic!("no goodbye") };
     assert_eq!(frame.code, CloseCode::Normal);
     while socket.read().is_ok() {}
@@ -215,7 +188,7 @@ fn a_session_that_is_refused_for_a_while_or_lost_is_joined_again() {
 fn the_end_of_a_pipe_does_not_end_listening() {
     let daemon = daemon();
     let mut terminal = Terminal::start(&daemon, &["udp", "1"]);
-    drop(terminal.child.stdin.take());
+    terminal.0.end_input();
     let (mut socket, ..) = admit(&daemon);
     for count in 0..3 {
         deliver(&mut socket, &ToDriver::Received { device: device("127.0.0.1", count), data: b"" });

@@ -1,12 +1,20 @@
 //! `dispatch tap` against a daemon that the test plays, and its captures as tshark reads them.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
+// The clippy bans are for the threads of shards.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::io::{BufRead, BufReader, Read, Write};
+// The harness of the behaviour tests, of which some is not needed here.
+#[allow(dead_code, unused_imports, unused_macros)]
+#[path = "behaviour/harness/mod.rs"]
+mod harness;
+
+use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
-use rustix::process::{Pid, Signal, kill_process};
+use harness::{Program, Run, bounded, say_skipped};
+use rustix::process::Signal;
 use tungstenite::handshake::server::{Request, Response};
 use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -18,61 +26,26 @@ use uring_dispatch::protocol::tapped::{TapEvent, Tapped};
 /// 2023-11-14T22:13:20.000042Z.
 const TIME_US: u64 = 1_700_000_000_000_042;
 
-/// The program under test. It is killed when a test fails midway.
-struct Terminal(Child);
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+/// The program under test.
+struct Terminal(Program);
 
 impl Terminal {
     fn start(daemon: &TcpListener, arguments: &[&str]) -> Terminal {
         let url = format!("http://{}", daemon.local_addr().unwrap());
-        let child = Command::new(env!("CARGO_BIN_EXE_dispatch"))
-            .arg("tap")
-            .args(arguments)
-            .args(["--url", &url])
-            .env_clear()
-            .envs([("SECRETS_PATH", "/nonexistent"), ("SERVER_SECRET", "hunter2"), ("DISPATCH_CONFIG", "/dev/null")])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Terminal(child)
+        let words = [&["tap"], arguments, &["--url", &url]].concat();
+        Terminal(Program::binary(&words, &[("SERVER_SECRET", "hunter2"), ("DISPATCH_CONFIG", "/dev/null")]))
     }
 
-    fn output(&mut self) -> BufReader<impl Read + use<>> {
-        BufReader::new(self.0.stdout.take().unwrap())
-    }
-
-    fn notes(&mut self) -> Notes<impl BufRead + use<>> {
-        Notes(BufReader::new(self.0.stderr.take().unwrap()))
+    /// Reads notes until one has this text.
+    fn notes_until(&mut self, text: &str) {
+        let notes = self.0.notes_until(text);
+        assert!(!notes.contains("hunter2"), "{notes}");
     }
 
     /// Interrupts it and waits for its end, which has to be a good one.
     fn interrupt(&mut self) {
-        kill_process(Pid::from_child(&self.0), Signal::INT).unwrap();
-        assert_eq!(self.0.wait().unwrap().code(), Some(0));
-    }
-}
-
-struct Notes<R>(R);
-
-impl<R: BufRead> Notes<R> {
-    /// Reads notes until one has this text.
-    fn until(&mut self, text: &str) -> String {
-        loop {
-            let mut line = String::new();
-            assert!(self.0.read_line(&mut line).unwrap() > 0, "no note says {text}");
-            assert!(!line.contains("hunter2"), "{line}");
-            if line.contains(text) {
-                return line;
-            }
-        }
+        self.0.signal(Signal::INT);
+        assert_eq!(self.0.exits().code(), Some(0));
     }
 }
 
@@ -96,12 +69,12 @@ impl Drop for CaptureFile {
 }
 
 fn daemon() -> TcpListener {
-    TcpListener::bind("127.0.0.1:0").unwrap()
+    bounded(TcpListener::bind("127.0.0.1:0").unwrap())
 }
 
 /// Takes a tap in; tells its request's path and query.
 fn admit(daemon: &TcpListener) -> (WebSocket<TcpStream>, String) {
-    let (stream, _) = daemon.accept().unwrap();
+    let stream = bounded(daemon.accept().unwrap().0);
     let mut uri = String::new();
     #[allow(clippy::result_large_err)] // The signature is tungstenite's.
     let look = |request: &Request, response: Response| {
@@ -115,7 +88,7 @@ fn admit(daemon: &TcpListener) -> (WebSocket<TcpStream>, String) {
 
 /// Reads a request's head and answers it with this status and error.
 fn refuse(daemon: &TcpListener, status: &str, error: &str) {
-    let (mut stream, _) = daemon.accept().unwrap();
+    let mut stream = bounded(daemon.accept().unwrap().0);
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -148,10 +121,9 @@ fn close(mut socket: WebSocket<TcpStream>) {
 fn what_is_tapped_is_printed_until_an_interrupt() {
     let daemon = daemon();
     let mut terminal = Terminal::start(&daemon, &["tcp", "6001"]);
-    let (mut output, mut notes) = (terminal.output(), terminal.notes());
     let (mut socket, uri) = admit(&daemon);
     assert_eq!(uri, "/api/dispatch/v1/tap?transport=tcp&port=6001");
-    notes.until("tapping tcp port 6001");
+    terminal.notes_until("tapping tcp port 6001");
     let device = device("127.0.0.1", 0);
     tell(&mut socket, TapEvent::PortOpen);
     tell(&mut socket, TapEvent::Opened { device });
@@ -169,15 +141,13 @@ fn what_is_tapped_is_printed_until_an_interrupt() {
         "2023-11-14T22:13:20.000042Z port     closed\n",
     ];
     for expected in expected {
-        let mut line = String::new();
-        output.read_line(&mut line).unwrap();
-        assert_eq!(line, expected);
+        assert_eq!(terminal.0.printed(), expected);
     }
-    kill_process(Pid::from_child(&terminal.0), Signal::INT).unwrap();
+    terminal.0.signal(Signal::INT);
     let Message::Close(Some(frame)) = socket.read().unwrap() else { panic!("no goodbye") };
     assert_eq!(frame.code, CloseCode::Normal);
     while socket.read().is_ok() {}
-    assert_eq!(terminal.0.wait().unwrap().code(), Some(0));
+    assert_eq!(terminal.0.exits().code(), Some(0));
 }
 
 #[test]
@@ -185,13 +155,10 @@ fn a_filter_is_asked_for_and_json_is_one_object_a_line() {
     let daemon = daemon();
     let arguments = ["udp", "162", "--device", "[::1]:5000", "--driver", "mod 1", "--json"];
     let mut terminal = Terminal::start(&daemon, &arguments);
-    let mut output = terminal.output();
     let (mut socket, uri) = admit(&daemon);
     assert_eq!(uri, "/api/dispatch/v1/tap?transport=udp&port=162&device=%5B%3A%3A1%5D%3A5000&module=mod+1");
     tell(&mut socket, TapEvent::Write { device: device("::1", 5000), module: "mod 1", data: b"hi" });
-    let mut line = String::new();
-    output.read_line(&mut line).unwrap();
-    let record: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&terminal.0.printed()).unwrap();
     let expected = serde_json::json!({
         "time": "2023-11-14T22:13:20.000042Z", "event": "write", "address": "::1", "port": 5000, "driver": "mod 1",
         "size": 2, "data": "hi"
@@ -203,14 +170,13 @@ fn a_filter_is_asked_for_and_json_is_one_object_a_line() {
 fn a_daemon_that_refuses_for_now_or_stops_is_tapped_again() {
     let daemon = daemon();
     let mut terminal = Terminal::start(&daemon, &["tcp", "1"]);
-    let mut notes = terminal.notes();
     refuse(&daemon, "503 Service Unavailable", "no room for another tap");
-    notes.until("503: no room for another tap");
-    notes.until("trying again in 1 s");
+    terminal.notes_until("503: no room for another tap");
+    terminal.notes_until("trying again in 1 s");
     let (socket, _) = admit(&daemon);
-    notes.until("tapping tcp port 1");
+    terminal.notes_until("tapping tcp port 1");
     close(socket);
-    notes.until("the session ended: the daemon closed it with 1001 the daemon stops");
+    terminal.notes_until("the session ended: the daemon closed it with 1001 the daemon stops");
     admit(&daemon);
 }
 
@@ -223,10 +189,9 @@ fn a_wrong_request_is_final_and_says_why() {
     ] {
         let daemon = daemon();
         let mut terminal = Terminal::start(&daemon, &["tcp", "1"]);
-        let mut notes = terminal.notes();
         refuse(&daemon, status, error);
-        notes.until(error);
-        assert_eq!(terminal.0.wait().unwrap().code(), Some(1));
+        terminal.notes_until(error);
+        assert_eq!(terminal.0.exits().code(), Some(1));
     }
 }
 
@@ -238,25 +203,23 @@ fn a_bad_argument_is_named() {
     ] {
         let daemon = daemon();
         let mut terminal = Terminal::start(&daemon, arguments);
-        let mut notes = String::new();
-        terminal.0.stderr.take().unwrap().read_to_string(&mut notes).unwrap();
-        assert!(notes.contains(named), "{notes}");
-        assert!(!terminal.0.wait().unwrap().success());
+        terminal.notes_until(named);
+        assert!(!terminal.0.exits().success());
     }
 }
 
 /// What tshark says, or `None`, loudly, where it is not there. It must not complain.
 fn tshark(file: &str, arguments: &[&str]) -> Option<String> {
-    let output = match Command::new("tshark").args(["-n", "-r", file]).args(arguments).output() {
-        Ok(output) => output,
-        Err(error) => {
-            eprintln!("SKIPPED: no tshark, so nothing proves that captures are dissected ({error})");
-            return None;
+    match Run::of(Command::new("tshark").args(["-n", "-r", file]).args(arguments)) {
+        Ok(run) => {
+            assert!(run.status.success(), "{}", run.stderr);
+            Some(run.stdout)
         }
-    };
-    let (text, complaints) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{complaints}");
-    Some(text)
+        Err(error) => {
+            say_skipped(&format!("no tshark, so nothing proves that captures are dissected ({error})"));
+            None
+        }
+    }
 }
 
 /// Captures these messages into a file.
@@ -264,13 +227,12 @@ fn captured(name: &str, arguments: &[&str], events: &[TapEvent]) -> CaptureFile 
     let file = CaptureFile::new(name);
     let daemon = daemon();
     let mut terminal = Terminal::start(&daemon, &[arguments, &["--pcap", file.path()]].concat());
-    let mut notes = terminal.notes();
     let (mut socket, _) = admit(&daemon);
     for event in events {
         tell(&mut socket, *event);
     }
     close(socket);
-    notes.until("the session ended");
+    terminal.notes_until("the session ended");
     terminal.interrupt();
     file
 }
@@ -330,13 +292,6 @@ fn tshark_dissects_modbus_and_follows_its_stream() {
 fn tshark_dissects_syslog_of_a_pipe() {
     let daemon = daemon();
     let mut terminal = Terminal::start(&daemon, &["udp", "1514", "--pcap", "-"]);
-    let (mut output, mut notes) = (terminal.output(), terminal.notes());
-    // A pipe holds less than the largest datagram.
-    let piped = std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        output.read_to_end(&mut bytes).unwrap();
-        bytes
-    });
     let (mut socket, _) = admit(&daemon);
     let (device4, device6) = (device("10.0.0.7", 40_000), device("2001:db8::7", 40_000));
     let line = b"<165>1 2003-10-11T22:14:15.003Z host app - ID47 - hello";
@@ -346,11 +301,10 @@ fn tshark_dissects_syslog_of_a_pipe() {
     }
     tell(&mut socket, TapEvent::Write { device: device4, module: "", data: line });
     close(socket);
-    notes.until("the session ended");
+    terminal.notes_until("the session ended");
     terminal.interrupt();
-    let bytes = piped.join().unwrap();
     let file = CaptureFile::new("syslog");
-    std::fs::write(&file.0, bytes).unwrap();
+    std::fs::write(&file.0, terminal.0.printed_in_all()).unwrap();
     let as_syslog = ["-d", "udp.port==1514,syslog", "-o", "udp.check_checksum:TRUE"];
     let fields = ["-T", "fields", "-e", "syslog.facility", "-e", "udp.dstport", "-e", "udp.checksum.status"];
     let Some(syslog) = tshark(file.path(), &[&as_syslog[..], &fields].concat()) else { return };

@@ -22,6 +22,8 @@ scenarios! {
 /// More than the buffers of the kernel hold between a driver and a device that does not read.
 const BEYOND_THE_KERNEL: usize = 24 << 20;
 const PART: usize = 60_000;
+/// How long a driver waits for credit unless set, with something left for the clocks.
+const CREDIT_WAIT_DEFAULT: Duration = Duration::from_secs(7);
 
 /// Writes a pattern to a device; waits wherever the daemon lets it wait.
 fn write_pattern(wire: &mut Wire, addr: &Addr, size: usize) {
@@ -73,21 +75,26 @@ fn a_driver_is_read_again_within_the_credit_wait_and_the_device_is_let_go(shards
         let (mut prompt, prompt_addr) = open(&mut wire, "127.0.0.2", port);
         std::thread::scope(|scope| {
             let (mut writer, deaf_addr) = (wire.writer(), &deaf_addr);
+            // Before any wait can begin.
+            let start = Instant::now();
             scope.spawn(move || {
                 write_pattern(&mut writer, deaf_addr, BEYOND_THE_KERNEL);
                 writer.send_frame(Opcode::Binary, &write(&prompt_addr, b"through"));
             });
             daemon.until_count("credit_waits", 1);
-            let start = Instant::now();
             assert_eq!(wire.event(), Event::Closed(deaf_addr.clone()));
-            let took = start.elapsed();
-            assert!(took >= Duration::from_millis(600), "let go after {took:?}");
+            assert_is_that_limit(start.elapsed());
             prompt.expect(b"through");
         });
         assert_eq!(daemon.count("devices_stalled"), 1);
         assert!(daemon.count("writes_dropped") > 0, "what was written to it afterwards");
         drop(deaf);
     });
+}
+
+/// Fails unless this was a credit wait of 1 s, and not the default.
+fn assert_is_that_limit(took: Duration) {
+    assert!((Duration::from_millis(900)..CREDIT_WAIT_DEFAULT).contains(&took), "let go after {took:?}");
 }
 
 fn a_device_that_is_too_slow_is_let_go_though_it_makes_progress(shards: usize) {
@@ -108,7 +115,11 @@ fn a_device_that_is_too_slow_is_let_go_though_it_makes_progress(shards: usize) {
             // 200,000 bytes a second: 5 s for one of them.
             let ending = slow.another_handle();
             scope.spawn(move || slow.read_slowly(20_000, Duration::from_millis(100), 100));
+            daemon.until_count("credit_waits", 1);
+            let start = Instant::now();
             assert_eq!(wire.event(), Event::Closed(slow_addr.clone()));
+            let took = start.elapsed();
+            assert!(took < CREDIT_WAIT_DEFAULT, "let go after {took:?}");
             ending.hang_up();
             prompt.expect(b"through");
         });
@@ -125,6 +136,7 @@ fn the_device_that_holds_most_of_the_credit_is_the_one_let_go(shards: usize) {
         std::thread::scope(|scope| {
             let (mut writer, deaf_addr) = (wire.writer(), &deaf_addr);
             let other_addrs: Vec<_> = others.iter().map(|(_, addr)| addr.clone()).collect();
+            let start = Instant::now();
             scope.spawn(move || {
                 // A little for each of the others after each part for the one that reads nothing.
                 for part in pattern(1, 0, BEYOND_THE_KERNEL).chunks(PART) {
@@ -135,6 +147,7 @@ fn the_device_that_holds_most_of_the_credit_is_the_one_let_go(shards: usize) {
                 }
             });
             assert_eq!(wire.event(), Event::Closed(deaf_addr.clone()));
+            assert_is_that_limit(start.elapsed());
             let all = b"a little".repeat(BEYOND_THE_KERNEL.div_ceil(PART));
             for (device, _) in &mut others {
                 device.expect(&all);

@@ -1,5 +1,6 @@
 //! Proves that a slow driver slows its devices down and nobody else, without loss and without growth.
 
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -104,7 +105,8 @@ fn a_driver_that_stops_reading_slows_no_other_port(shards: usize) {
 
 fn a_driver_that_takes_nothing_is_let_go_and_the_others_go_on(shards: usize) {
     const SIZE: usize = 64 << 20;
-    Setup::new(shards).limit("stall-ms-max", 1_000).run(|daemon| {
+    // Longer than a busy machine keeps the driver that reads from doing so.
+    Setup::new(shards).limit("stall-ms-max", 4_000).run(|daemon| {
         let port = free_port();
         let mut reading = daemon.wire(Transport::Tcp, port, "127.0.0.1");
         let mut stopped = daemon.wire(Transport::Tcp, port, "127.0.0.0/8");
@@ -116,7 +118,7 @@ fn a_driver_that_takes_nothing_is_let_go_and_the_others_go_on(shards: usize) {
             expect_stream(&mut reading, &addr, 4, 0..SIZE);
         });
         daemon.until_count("sessions_stalled", 1);
-        daemon.until_logged("1013");
+        daemon.until_logged("close_code=1013");
         daemon.until_statistics(&json!({
             "udp_listeners": {}, "tcp_listeners": {port.to_string(): 1}, "tcp_clients": {port.to_string(): 1}
         }));
@@ -140,10 +142,7 @@ fn a_driver_that_takes_nothing_is_let_go_and_the_others_go_on(shards: usize) {
         };
         match end {
             Ok(frame) => assert_eq!(frame.close_reason().0, 1013),
-            Err(error) => {
-                use std::io::ErrorKind::{ConnectionReset, UnexpectedEof};
-                assert!(matches!(error.kind(), ConnectionReset | UnexpectedEof), "{error}");
-            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}"),
         }
         assert!(taken < SIZE, "it took everything, so it was not slow");
     });

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{BASES, Connection, Daemon, Device, Setup, Transport, UPGRADE, free_port, join_target};
+use crate::harness::{BASES, Daemon, Device, Setup, Transport, UPGRADE, eventually, free_port, join_target};
 
 scenarios! {
     both_base_paths_serve_the_same_routes,
@@ -258,9 +258,16 @@ fn statistics_count_drivers_and_devices_while_a_port_is_open(shards: usize) {
 
 fn a_module_id_stands_in_the_log_lines_of_its_session(shards: usize) {
     Setup::new(shards).run(|daemon| {
-        let target = join_target(BASES[0], Transport::Tcp, &free_port().to_string(), "127.0.0.1");
-        let session: Result<Connection, _> = daemon.upgrade(&target, "X-Module-ID: mod-4711\r\n");
-        daemon.until_logged("mod-4711");
-        drop(session);
+        daemon.join_as("mod-4711", Transport::Tcp, free_port(), "127.0.0.1").leave();
+        daemon.join_tcp(free_port(), "127.0.0.1").leave();
+        for (what, told) in [("driver joined", 2), ("driver left", 2)] {
+            let lines = eventually(what, || {
+                let log = daemon.log();
+                let lines: Vec<_> = log.lines().filter(|line| line.contains(what)).map(str::to_owned).collect();
+                (lines.len() == told).then_some(lines)
+            });
+            let of_it = lines.iter().filter(|line| line.contains("event_source=\"mod-4711\"")).count();
+            assert_eq!(of_it, 1, "{lines:#?}");
+        }
     });
 }

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
 
-use crate::harness::{Addr, Daemon, Datagrams, Device, Driver, Setup, Transport, eventually, free_port, is_root};
+use crate::harness::{
+    Addr, Daemon, Datagrams, Device, Driver, Setup, Transport, eventually, free_port, is_root, say_skipped,
+};
 
 scenarios! {
     a_tcp_port_that_another_program_holds_is_409,
@@ -134,7 +136,7 @@ fn a_second_family_that_is_in_use_is_409_and_the_port_lives_on(shards: usize) {
 fn a_port_that_only_root_may_bind_is_403(shards: usize) {
     let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
     if first.trim() == "0" || !is_root() {
-        eprintln!("SKIPPED: every port is open to everyone here, or the test cannot become another user");
+        say_skipped("every port is open to everyone here, or the test cannot become another user");
         return;
     }
     Setup::new(shards).with_no_privilege().run(|daemon| {

@@ -4,7 +4,7 @@ use std::net::{SocketAddrV6, TcpStream};
 
 use serde_json::json;
 
-use crate::harness::{Addr, Datagrams, Device, Driver, Setup, Transport, free_port};
+use crate::harness::{Addr, Datagrams, Device, Driver, Setup, Transport, free_port, say_skipped};
 
 scenarios! {
     blanks_and_empty_entries_in_a_list_are_skipped,
@@ -254,7 +254,7 @@ fn link_local() -> Option<SocketAddrV6> {
 
 fn a_link_local_device_is_named_without_its_zone(shards: usize) {
     let Some(mut addr) = link_local() else {
-        eprintln!("SKIPPED: no interface has a link-local address");
+        say_skipped("no interface has a link-local address");
         return;
     };
     Setup::new(shards).run(|daemon| {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::harness::{
     Addr, BASES, Daemon, Device, Driver, Event, Setup, Transport, cpu_time, eventually, fds, free_port, is_root,
-    pattern, raise_descriptor_limit, resident_bytes,
+    pattern, raise_descriptor_limit, resident_bytes, say_skipped,
 };
 
 scenarios! {
@@ -163,7 +163,7 @@ fn devices_of_one_port_make_room_for_those_of_another(shards: usize) {
 fn idle_devices_cost_little_memory(shards: usize) {
     const COUNT: usize = 2_000;
     if raise_descriptor_limit() < 8_000 {
-        eprintln!("SKIPPED: 2,000 devices need a descriptor limit of 8,000");
+        say_skipped("2,000 devices need a descriptor limit of 8,000");
         return;
     }
     Setup::new(shards).variable("LOG_LEVEL", "info").run(|daemon| {
@@ -250,10 +250,12 @@ fn silent_connections_leave_descriptors_to_drivers_and_devices(shards: usize) {
 
 fn an_ordinary_user_is_enough_and_no_file_is_written(shards: usize) {
     if !is_root() {
-        eprintln!("SKIPPED: only root can become an ordinary user");
+        say_skipped("only root can become an ordinary user");
         return;
     }
-    Setup::new(shards).with_no_privilege().run(|daemon| {
+    // The first byte in any file would end it by a signal.
+    let setup = Setup::new(shards).under(&["prlimit", "--fsize=0:0"]);
+    setup.with_no_privilege().run(|daemon| {
         let port = free_port();
         let mut driver = daemon.join_tcp(port, "127.0.0.1,::1");
         let _device = Device::connect("::1", port);
@@ -269,7 +271,7 @@ fn an_ordinary_user_is_enough_and_no_file_is_written(shards: usize) {
 #[test]
 fn sixteen_shards_fit_into_the_locked_memory_of_an_ordinary_user_and_restart_at_once() {
     if !is_root() {
-        eprintln!("SKIPPED: only root can become an ordinary user");
+        say_skipped("only root can become an ordinary user");
         return;
     }
     for _ in 0..4 {

@@ -1,4 +1,4 @@
-//! Behaviour of the real binary over real sockets: each scenario with one shard and with three.
+//! Behaviour of the real binary over real sockets: each scenario with one shard and with several.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 // The clippy bans are for the threads of shards.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]

@@ -1,7 +1,7 @@
 //! Proves the limits of one source and of one token: right for all ports and shards together, and for nobody else.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -148,16 +148,21 @@ fn ports_of_all_shards_together_let_no_source_connect_more_often(shards: usize) 
 }
 
 fn a_source_is_refused_for_a_while_and_no_longer(shards: usize) {
-    let setup = Setup::new(shards).limit("source-connects-per-second-max", 1).limit("source-refused-ms", 500);
+    // Longer than the rate alone would keep it out.
+    const REFUSED_MS: usize = 3_000;
+    let setup = Setup::new(shards).limit("source-connects-per-second-max", 1).limit("source-refused-ms", REFUSED_MS);
     setup.run(|daemon| {
         let port = free_port();
         let _driver = daemon.join_tcp(port, "127.0.0.0/8");
+        let start = Instant::now();
         flap(daemon, "127.0.0.7", port);
         let opened = daemon.count("devices_opened");
         eventually("it is let in again", || {
             let _device = Device::connect("127.0.0.7", port);
             (daemon.count("devices_opened") > opened).then_some(())
         });
+        let took = start.elapsed();
+        assert!(took >= Duration::from_millis(REFUSED_MS as u64 - 300), "let in again after {took:?}");
     });
 }
 

@@ -10,7 +10,9 @@ use std::os::unix::net::UnixListener;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::Signal;
 
-use crate::harness::{Addr, Daemon, Device, Driver, Manager, Place, Setup, Taker, eventually, free_port, pattern};
+use crate::harness::{
+    Addr, Daemon, Device, Driver, Manager, Place, Setup, Taker, bounded, eventually, free_port, pattern,
+};
 use crate::takeover::goodbye;
 
 scenarios! {
@@ -97,7 +99,7 @@ fn a_signal_to_a_daemon_that_was_taken_over_is_the_first(shards: usize) {
 /// The test is the old daemon.
 fn a_daemon_that_is_not_told_to_go_accepts_nothing(shards: usize) {
     let place = Place::new();
-    let meeting = UnixListener::bind(place.path()).unwrap();
+    let meeting = bounded(UnixListener::bind(place.path()).unwrap());
     let api = TcpListener::bind("127.0.0.1:0").unwrap();
     let _waiting = TcpStream::connect(api.local_addr().unwrap()).unwrap();
     let mut daemon = place.of(Setup::new(shards)).variable("DISPATCH_TAKEOVER", "on").spawn();

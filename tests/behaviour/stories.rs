@@ -1,5 +1,6 @@
 //! Proves that each driver is told a lawful story of each device while drivers and devices come, go and fail at will.
 
+use std::io::ErrorKind;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -73,7 +74,11 @@ fn join_and_leave(daemon: &Daemon, port: u16, seed: u64, done: &AtomicBool) -> u
         let until = Instant::now() + Duration::from_millis(50 + numbers.below(400));
         wire.set_patience(Duration::from_millis(20));
         while Instant::now() < until {
-            let Ok(frame) = wire.try_frame() else { continue };
+            let frame = match wire.try_frame() {
+                Ok(frame) => frame,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
+                Err(error) => panic!("the session ended: {error}"),
+            };
             assert_eq!(frame.first, 0x82);
             let event = Event::decode(&frame.payload);
             let ip = &event.addr().ip;

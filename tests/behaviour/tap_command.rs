@@ -1,11 +1,8 @@
 //! Proves that `dispatch tap` shows what passes through a real daemon, and what becomes of its port.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use rustix::process::Signal;
 
-use rustix::process::{Pid, Signal, kill_process};
-
-use crate::harness::{Daemon, Device, Setup, clear_environment, free_port, started};
+use crate::harness::{Daemon, Device, Program, Setup, free_port};
 
 scenarios! {
     the_terminals_tap_goes_on_while_its_port_closes_and_opens_again,
@@ -13,21 +10,12 @@ scenarios! {
 }
 
 /// `dispatch tap` while it runs.
-struct Terminal {
-    child: Child,
-    output: BufReader<ChildStdout>,
-}
+struct Terminal(Program);
 
 impl Terminal {
     fn start(daemon: &Daemon, port: u16) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dispatch"));
         let url = format!("http://{}", daemon.api());
-        command.args(["tap", "tcp", &port.to_string(), "--json", "--url", &url]);
-        clear_environment(&mut command);
-        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = started(command);
-        let output = BufReader::new(child.stdout.take().unwrap());
-        Self { child, output }
+        Self(Program::binary(&["tap", "tcp", &port.to_string(), "--json", "--url", &url], &[]))
     }
 
     /// Fails unless the next records are these, in the order of their events.
@@ -35,9 +23,7 @@ impl Terminal {
         let mut shown: Vec<(String, String)> = events
             .iter()
             .map(|_| {
-                let mut line = String::new();
-                self.output.read_line(&mut line).unwrap();
-                let record: serde_json::Value = serde_json::from_str(&line).unwrap();
+                let record: serde_json::Value = serde_json::from_str(&self.0.printed()).unwrap();
                 let text = |name: &str| record[name].as_str().unwrap_or_default().to_owned();
                 (text("event"), text("data"))
             })
@@ -48,14 +34,6 @@ impl Terminal {
         }
         let events: Vec<_> = events.iter().map(|(event, data)| ((*event).to_owned(), (*data).to_owned())).collect();
         assert_eq!(shown, events);
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        // Both fail where it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -77,8 +55,8 @@ fn the_terminals_tap_goes_on_while_its_port_closes_and_opens_again(shards: usize
             device.ends();
             terminal.shows(&[("closed", ""), ("port_closed", "")]);
         }
-        kill_process(Pid::from_child(&terminal.child), Signal::INT).unwrap();
-        assert_eq!(terminal.child.wait().unwrap().code(), Some(0));
+        terminal.0.signal(Signal::INT);
+        assert_eq!(terminal.0.exits().code(), Some(0));
     });
 }
 
@@ -87,9 +65,7 @@ fn the_terminals_tap_says_when_the_daemon_stops(shards: usize) {
     let mut terminal = Terminal::start(&daemon, free_port());
     terminal.shows(&[("port_closed", "")]);
     daemon.signal(Signal::TERM);
-    let notes = BufReader::new(terminal.child.stderr.take().unwrap());
-    let mut notes = notes.lines().map(|line| line.unwrap());
-    assert!(notes.any(|note| note.contains("the session ended: the daemon closed it with 1001 the daemon stops")));
-    assert!(notes.any(|note| note.contains("trying again in 1 s")));
+    terminal.0.notes_until("the session ended: the daemon closed it with 1001 the daemon stops");
+    terminal.0.notes_until("trying again in 1 s");
     assert!(daemon.exits().success());
 }

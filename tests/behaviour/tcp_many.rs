@@ -6,7 +6,9 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Addr, Daemon, Device, Event, Opcode, Setup, Story, Transport, Until, Wire, free_port, pattern};
+use crate::harness::{
+    Addr, Daemon, Device, Event, Opcode, Setup, Story, Transport, Until, Wire, free_port, pattern, say_skipped,
+};
 use crate::harness::{raise_descriptor_limit, write};
 
 scenarios! {
@@ -75,7 +77,7 @@ fn three_hundred_devices_that_connect_at_once_all_live(shards: usize) {
 fn a_late_driver_is_told_of_5000_devices_before_their_data(shards: usize) {
     const COUNT: usize = 5_000;
     if raise_descriptor_limit() < 12_000 {
-        eprintln!("SKIPPED: 5,000 devices need a descriptor limit of 12,000");
+        say_skipped("5,000 devices need a descriptor limit of 12,000");
         return;
     }
     Setup::new(shards).variable("LOG_LEVEL", "info").run(|daemon| {

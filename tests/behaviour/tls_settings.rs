@@ -1,10 +1,7 @@
 //! Proves what is said of TLS settings and files that are not good, and that the daemon's own programs speak TLS.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
-
 use crate::harness::tls::{Authority, connect};
-use crate::harness::{BASES, Daemon, Device, Run, clear_environment, free_port, started};
+use crate::harness::{BASES, Device, Program, Run, free_port};
 
 #[test]
 fn a_setting_that_is_not_good_is_one_line_that_names_it_and_no_key() {
@@ -75,7 +72,7 @@ fn a_taken_tls_port_is_one_line_that_names_its_settings() {
 fn the_daemons_own_programs_speak_tls_to_whom_they_trust() {
     let authority = Authority::new();
     let (setup, tls_port) = authority.daemon(1);
-    setup.run(|daemon| {
+    setup.run(|_| {
         let ca = authority.path("ca.pem");
         let url = format!("https://127.0.0.1:{tls_port}{}/healthz", BASES[1]);
         let trusting = Run::binary(&["-c", &url], &[("SSL_CERT_FILE", &ca)]);
@@ -85,7 +82,7 @@ fn the_daemons_own_programs_speak_tls_to_whom_they_trust() {
         assert!(wary.stderr.contains("certificate"), "{}", wary.stderr);
         let told = Run::binary(&["-c", &url, "--ca", &ca], &[]);
         assert_eq!(told.status.code(), Some(0), "{}", told.stderr);
-        listen(daemon, tls_port, &["--ca", &ca]);
+        listen(tls_port, &["--ca", &ca]);
         drop(connect(tls_port));
     });
 }
@@ -104,8 +101,8 @@ fn the_daemons_own_programs_show_a_certificate_where_one_is_demanded() {
     let unfit = ["--ca", &ca, "--cert", &strange, "--key", &strange_key];
     let health = format!("https://127.0.0.1:{tls_port}{}/healthz", BASES[1]);
     let (url, port) = (format!("wss://127.0.0.1:{tls_port}"), free_port().to_string());
-    setup.flag("tls-client-ca", &ca).run(|daemon| {
-        listen(daemon, tls_port, &good);
+    setup.flag("tls-client-ca", &ca).run(|_| {
+        listen(tls_port, &good);
         let checked = Run::binary(&[&["-c", &health], &good[..]].concat(), &[]);
         assert_eq!(checked.status.code(), Some(0), "{}", checked.stderr);
         for (trust, reason) in [
@@ -160,46 +157,24 @@ fn an_option_of_theirs_that_is_not_good_is_one_line_that_names_it() {
     assert!(stray.stderr.contains("--cert: goes with -c, listen and tap"), "{}", stray.stderr);
 }
 
-/// A driver in a terminal, by way of TLS.
-fn listen(_daemon: &Daemon, tls_port: u16, trust: &[&str]) {
+/// A driver and a tap in a terminal, by way of TLS.
+fn listen(tls_port: u16, trust: &[&str]) {
     let port = free_port();
     let (url, port_text) = (format!("wss://localhost:{tls_port}"), port.to_string());
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dispatch"));
-    command.args(["listen", "tcp", &port_text, "--accept", "127.0.0.1", "--url", &url]).args(trust);
-    clear_environment(&mut command);
-    let mut child = started(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()));
-    let mut notes = BufReader::new(child.stderr.take().unwrap());
-    let mut output = BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    notes.read_line(&mut line).unwrap();
-    assert!(line.contains("joined tcp port"), "{line}");
-    let mut tap = tap(&url, &port_text, trust);
+    let words = ["listen", "tcp", &port_text, "--accept", "127.0.0.1", "--url", &url];
+    let mut driver = Program::binary(&[&words, trust].concat(), &[]);
+    driver.notes_until("joined tcp port");
+    let mut tap = Program::binary(&[&["tap", "tcp", &port_text, "--url", &url], trust].concat(), &[]);
+    tap.notes_until("tapping tcp port");
     let mut device = Device::connect("127.0.0.1", port);
     device.send(b"over TLS\n");
     for expected in ["opened", "over TLS"] {
-        line.clear();
-        output.read_line(&mut line).unwrap();
+        let line = driver.printed();
         assert!(line.contains(expected), "{line}");
     }
-    std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"back\n").unwrap();
+    driver.types("back\n");
     device.expect(b"back\n");
-    let mut tapped = BufReader::new(tap.stdout.take().unwrap()).lines();
-    assert!(tapped.any(|line| line.unwrap().contains("over TLS")), "the tap says nothing of it");
-    for program in [&mut tap, &mut child] {
-        program.kill().unwrap();
-        program.wait().unwrap();
-    }
+    tap.printed_until("over TLS");
+    drop((tap, driver));
     device.is_disconnected();
-}
-
-/// A tap in a terminal, by way of TLS, once it taps.
-fn tap(url: &str, port: &str, trust: &[&str]) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dispatch"));
-    command.args(["tap", "tcp", port, "--url", url]).args(trust);
-    clear_environment(&mut command);
-    let mut child = started(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()));
-    let mut line = String::new();
-    BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
-    assert!(line.contains("tapping tcp port"), "{line}");
-    child
 }

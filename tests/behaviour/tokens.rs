@@ -111,7 +111,11 @@ fn a_flood_of_wrong_tokens_slows_its_own_address_alone(shards: usize) {
         assert!((40..=bound as u64).contains(&checks), "{checks} checks in {seconds:.1} s, {bound:.0} are the bound");
         joins.sort_unstable();
         let (median, slowest) = (joins[JOINS / 2], joins[JOINS - 1]);
-        assert!(median < Duration::from_millis(500), "a join of another address took {median:?}, at most {slowest:?}");
+        // Those of the guesser wait for almost 2 s, or are refused.
+        assert!(
+            median < Duration::from_millis(1_500),
+            "a join of another address took {median:?}, at most {slowest:?}"
+        );
         // Once it is quiet, the guesser's address is as good as any.
         eventually("the address is let in again", || (ask_from(daemon, GUESSER, "testing").0 == 200).then_some(()));
     });
@@ -187,7 +191,8 @@ fn right_and_wrong_tokens_of_a_slowed_address_wait_alike() {
                 (wrong.join().unwrap(), right.join().unwrap())
             });
             let waited = wrong.1.min(right.1) > Duration::from_millis(500);
-            let alike = wrong.1.abs_diff(right.1) < Duration::from_millis(250);
+            // One that was looked at sooner would not have waited at all.
+            let alike = wrong.1.abs_diff(right.1) < wrong.1.min(right.1) / 2;
             let expected = (wrong.0, right.0) == (401, 200) && waited && alike;
             expected.then_some(()).ok_or_else(|| format!("wrong {wrong:?}, right {right:?}"))
         });
@@ -206,7 +211,8 @@ fn a_connection_that_waits_for_its_check_makes_room_for_others() {
             let waits = !waiting.has_answer();
             let _others: Vec<_> = (0..HANDSHAKES_MAX).map(|_| daemon.connection()).collect();
             let (status, time) = (waiting.response().status, begun.elapsed());
-            let expected = waits && status == 429 && time < Duration::from_secs(1);
+            // Had it been checked after its wait, the status would be 200.
+            let expected = waits && status == 429 && time < Duration::from_secs(5);
             expected.then_some(()).ok_or_else(|| format!("waits: {waits}, {status} after {time:?}"))
         });
     });

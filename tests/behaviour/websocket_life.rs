@@ -68,7 +68,8 @@ fn a_close_is_echoed_and_the_connection_ends(shards: usize) {
             assert_eq!(wire.data_frame().close_reason().0, code);
             wire.ends();
             let took = start.elapsed();
-            assert!(took < Duration::from_secs(2), "the end after {took:?}");
+            // Nothing is waited for: not for writes to be flushed (8 s), nor for a silence (75 s).
+            assert!(took < Duration::from_secs(7), "the end after {took:?}");
             device.is_disconnected();
         }
     });
@@ -124,15 +125,16 @@ fn a_close_frame_arrives_behind_what_a_slow_driver_has_not_read_though_it_goes_o
 
 fn an_idle_driver_is_pinged(shards: usize) {
     impatient(shards).run(|daemon| {
-        let (mut wire, _device, _) = joined(daemon);
         let start = Instant::now();
+        let (mut wire, _device, _) = joined(daemon);
         for _ in 0..3 {
             let ping = wire.frame();
             assert_eq!(ping.first, 0x89, "{ping:?}");
             wire.send_frame(Opcode::Pong, &ping.payload);
         }
         let took = start.elapsed();
-        assert!((Duration::from_millis(600)..Duration::from_secs(6)).contains(&took), "three pings in {took:?}");
+        // The default is one in 30 s.
+        assert!((Duration::from_millis(600)..Duration::from_secs(20)).contains(&took), "three pings in {took:?}");
     });
 }
 
@@ -172,12 +174,13 @@ fn a_driver_that_answers_each_ping_with_two_pongs_lives(shards: usize) {
 
 fn a_silent_driver_is_let_go_with_1011(shards: usize) {
     impatient(shards).run(|daemon| {
-        let (mut wire, mut device, _) = joined(daemon);
+        // Before anything that the daemon may take for the last sign of life.
         let start = Instant::now();
+        let (mut wire, mut device, _) = joined(daemon);
         let (code, reason) = wire.close_reason();
         let took = start.elapsed();
         assert_eq!(code, 1011, "{reason}");
-        assert!((Duration::from_millis(1_400)..Duration::from_secs(7)).contains(&took), "let go after {took:?}");
+        assert!((Duration::from_millis(1_400)..Duration::from_secs(20)).contains(&took), "let go after {took:?}");
         device.is_disconnected();
         daemon.until_count("sessions_silent", 1);
     });

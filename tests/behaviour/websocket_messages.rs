@@ -44,17 +44,20 @@ fn assert_alive(wire: &mut Wire, device: &mut Device, addr: &Addr) {
     assert_eq!(wire.event(), Event::Received(addr.clone(), b"to the driver".to_vec()));
 }
 
+fn until_warned(daemon: &Daemon, of: &str) {
+    let is_it = |line: &str| line.contains(" WARN ") && line.contains(of);
+    eventually("the warning", || daemon.log().lines().any(is_it).then_some(()));
+}
+
 fn a_text_message_is_ignored_and_counted(shards: usize) {
     Setup::new(shards).run(|daemon| {
         let (mut wire, mut device, addr) = joined(daemon);
-        let warnings = || daemon.log().matches(" WARN ").count();
-        let before = warnings();
         for text in ["hello", "", "\u{3}127.0.0.1", "grüß dich"] {
             wire.send_frame(Opcode::Text, text.as_bytes());
             assert_alive(&mut wire, &mut device, &addr);
         }
         assert_eq!(daemon.count("driver_messages_ignored"), 4);
-        eventually("a warning", || (warnings() > before).then_some(()));
+        until_warned(daemon, "a text message was ignored");
     });
 }
 
@@ -66,6 +69,7 @@ fn messages_of_the_other_direction_are_ignored_and_counted(shards: usize) {
             assert_alive(&mut wire, &mut device, &addr);
         }
         assert_eq!(daemon.count("driver_messages_ignored"), 3);
+        until_warned(daemon, "a message that only the daemon sends was ignored");
     });
 }
 
@@ -229,7 +233,8 @@ fn a_frame_that_breaks_the_protocol_is_1002(shards: usize) {
     });
 }
 
-/// Fails unless what `send` does to one driver ends it within a second with this code, cheap and unnoticed by others.
+/// Fails unless what `send` does to one driver ends it with this code, without what it announces, cheap and unnoticed by
+/// others.
 fn assert_refused_at_once(daemon: &Daemon, code: u16, send: impl FnOnce(&mut Wire, &Addr)) {
     let (mut other, mut other_device, other_addr) = joined(daemon);
     assert_alive(&mut other, &mut other_device, &other_addr);
@@ -240,7 +245,7 @@ fn assert_refused_at_once(daemon: &Daemon, code: u16, send: impl FnOnce(&mut Wir
     assert_alive(&mut other, &mut other_device, &other_addr);
     assert_eq!(wire.close_reason().0, code);
     let took = start.elapsed();
-    assert!(took < Duration::from_secs(2), "refused after {took:?}");
+    assert!(took < Duration::from_secs(10), "refused after {took:?}");
     let grown = resident_bytes(daemon.pid()).saturating_sub(before);
     assert!(grown < 16 << 20, "{grown} bytes more");
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Device, Setup, free_port};
+use crate::harness::{Device, Setup, free_port, say_skipped};
 
 scenarios! {
     a_wall_clock_that_jumps_by_days_lets_nobody_go,
@@ -50,7 +50,7 @@ fn day(days: i64) -> String {
 
 fn a_wall_clock_that_jumps_by_days_lets_nobody_go(shards: usize) {
     let Some(library) = LIBRARIES.iter().find(|library| Path::new(library).exists()) else {
-        eprintln!("SKIPPED: libfaketime is not installed");
+        say_skipped("libfaketime is not installed");
         return;
     };
     let offset = Offset::new(shards);

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::harness::is_root;
+use crate::harness::{is_root, say_skipped};
 
 /// One group.
 pub struct ControlGroup {
@@ -17,18 +17,18 @@ impl ControlGroup {
     pub fn new(bytes: u64) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         if !is_root() {
-            eprintln!("SKIPPED: only root can make control groups");
+            say_skipped("only root can make control groups");
             return None;
         }
         let Some((parent, is_first_version)) = parent() else {
-            eprintln!("SKIPPED: no control group with a memory controller");
+            say_skipped("no control group with a memory controller");
             return None;
         };
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = parent.join(format!("dispatch-{}-{number}", std::process::id()));
         let limit = path.join(if is_first_version { "memory.limit_in_bytes" } else { "memory.max" });
         if let Err(error) = fs::create_dir(&path).and_then(|()| fs::write(&limit, bytes.to_string())) {
-            eprintln!("SKIPPED: {}: {error}", limit.display());
+            say_skipped(&format!("{}: {error}", limit.display()));
             let _ = fs::remove_dir(&path);
             return None;
         }

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::{
-    Connection, Daemon, Device, Driver, PATIENCE, Setup, Transport, UPGRADE, Wire, is_root, join_target,
+    Connection, Daemon, Device, Driver, PATIENCE, Setup, Transport, UPGRADE, Wire, is_root, join_target, say_skipped,
 };
 use crate::relay::{Damage, Relay, Weather};
 
@@ -28,13 +28,13 @@ impl Network {
     /// Both machines and a good link, or a word on why they cannot be had.
     pub fn new() -> Option<Self> {
         if !is_root() {
-            eprintln!("SKIPPED: only root can make network namespaces");
+            say_skipped("only root can make network namespaces");
             return None;
         }
         match (machine(HERE, THERE), machine(THERE, HERE)) {
             (Ok((here, near)), Ok((there, far))) => Some(Self { here, there, relay: Relay::new(near, far) }),
             (Err(reason), _) | (_, Err(reason)) => {
-                eprintln!("SKIPPED: no network namespace with a TUN device: {reason}");
+                say_skipped(&format!("no network namespace with a TUN device: {reason}"));
                 None
             }
         }

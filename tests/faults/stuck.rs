@@ -10,7 +10,7 @@ use nix::sys::ptrace;
 use nix::unistd::Pid;
 use rustix::process::Signal;
 
-use crate::harness::{BASES, Daemon, Manager, Place, Setup, Taker, eventually, free_port};
+use crate::harness::{BASES, Daemon, Manager, Place, Setup, Taker, eventually, free_port, say_skipped};
 
 scenarios! {
     a_shard_that_does_not_turn_starves_the_watchdog,
@@ -30,7 +30,7 @@ impl Standstill {
     fn of_the_last_shard(daemon: &Daemon, shards: usize) -> Option<Self> {
         let standstill = Self::of(daemon, &format!("shard-{}", shards - 1));
         if standstill.is_none() {
-            eprintln!("SKIPPED: threads cannot be traced here");
+            say_skipped("threads cannot be traced here");
         }
         standstill
     }
@@ -89,7 +89,7 @@ fn a_certificate_that_does_not_come_is_not_waited_for(shards: usize) {
             assert!(status == 400 && reason.contains("nowhere.crt cannot be read"), "{status} {reason}");
             // So far there is the one alone that reads files.
             let Some(standstill) = Standstill::of(daemon, "certificates") else {
-                eprintln!("SKIPPED: threads cannot be traced here");
+                say_skipped("threads cannot be traced here");
                 return;
             };
             for _ in 0..2 {

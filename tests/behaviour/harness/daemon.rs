@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::baseline::Baseline;
 use super::http::{Connection, Response};
-use super::{BASES, Driver, PATIENCE, Transport, Wire, eventually, free_port, process};
+use super::{BASES, Driver, Metrics, PATIENCE, Transport, Wire, eventually, free_port, process};
 
 /// Log text kept for a failure's report.
 const LOG_BYTES_MAX: usize = 1 << 20;
@@ -331,14 +331,7 @@ impl Daemon {
 
     /// How the daemon ends, which it does by itself.
     pub fn exits(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "the daemon does not exit within {PATIENCE:?}");
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        super::program::exits(&mut self.child, "the daemon")
     }
 
     /// Fails unless SIGTERM ends an idle daemon at once and with 0.
@@ -379,7 +372,7 @@ impl Daemon {
     }
 
     fn observe(&self) -> Baseline {
-        Baseline::new(self.pid(), &self.shards())
+        Baseline::new(self.pid(), &self.shards(), &Metrics::parse(self.fetch("/metrics").text()))
     }
 
     /// What each shard says of itself.

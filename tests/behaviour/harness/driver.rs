@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use socket2::Socket;
+use tungstenite::error::ProtocolError;
 use tungstenite::protocol::{CloseFrame, Role, frame::coding::CloseCode};
 use tungstenite::{Error, Message, WebSocket};
 
@@ -154,7 +155,8 @@ impl Driver {
         while Instant::now() < deadline {
             match self.socket.read() {
                 Ok(_) => {}
-                Err(Error::ConnectionClosed | Error::AlreadyClosed | Error::Protocol(_)) => return,
+                Err(Error::ConnectionClosed | Error::AlreadyClosed) => return,
+                Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => return,
                 Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::ConnectionReset => {
                     return;
                 }
@@ -203,6 +205,15 @@ impl Driver {
     /// Says goodbye and waits for the daemon's; what comes in between is passed over.
     pub fn leave(mut self) {
         self.socket.close(Some(CloseFrame { code: CloseCode::Normal, reason: "bye".into() })).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            assert!(Instant::now() < deadline, "no goodbye for {PATIENCE:?}");
+            match self.socket.read() {
+                Ok(Message::Close(_)) => break,
+                Ok(_) => {}
+                Err(error) => panic!("no goodbye: {error}"),
+            }
+        }
         self.ends();
     }
 

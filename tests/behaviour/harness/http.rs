@@ -106,7 +106,7 @@ impl Connection {
         response
     }
 
-    /// Reads one answer's head; what follows stays for the next.
+    /// Reads one answer's head, which has a request id as all have; what follows stays for the next.
     pub fn head_only(&mut self) -> Response {
         loop {
             let mut headers = [httparse::EMPTY_HEADER; 64];
@@ -119,6 +119,8 @@ impl Connection {
                     body: Vec::new(),
                 };
                 self.pending.drain(..size);
+                let id = response.header("x-request-id");
+                assert!(id.is_some_and(|id| !id.is_empty()), "no request id in {response:?}");
                 return response;
             }
             let so_far = String::from_utf8_lossy(&self.pending).into_owned();

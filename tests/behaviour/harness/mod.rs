@@ -11,6 +11,7 @@ mod meeting;
 mod message;
 mod metrics;
 mod process;
+mod program;
 mod story;
 pub mod tls;
 mod wire;
@@ -24,13 +25,12 @@ pub use manager::Manager;
 pub use meeting::{Place, Taker};
 pub use message::{Addr, Event, close, pattern, request, write};
 pub use metrics::Metrics;
-pub use process::{
-    Run, clear_environment, cpu_time, fds, free_port, is_root, raise_descriptor_limit, resident_bytes, started,
-};
+pub use process::{bounded, cpu_time, fds, free_port, is_root, raise_descriptor_limit, resident_bytes};
+pub use program::{Program, Run};
 pub use story::Story;
 pub use wire::{Frame, Opcode, Wire, frame};
 
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -66,6 +66,11 @@ impl Drop for Until<'_> {
     }
 }
 
+/// Says that a test proves nothing here, and why: past the capture of its output, as it passes.
+pub fn say_skipped(why: &str) {
+    io::stderr().write_all(format!("SKIPPED: {why}\n").as_bytes()).unwrap();
+}
+
 /// Reads, again where the call was interrupted: as when the whole machine was paused.
 pub fn read(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
@@ -88,14 +93,21 @@ pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Makes each scenario `fn(shards: usize)` a test with one shard and a test with three.
+/// More shards than one: `DISPATCH_TEST_SHARDS`, or three.
+pub fn several_shards() -> usize {
+    let Some(text) = std::env::var_os("DISPATCH_TEST_SHARDS") else { return 3 };
+    let count = text.to_str().and_then(|text| text.parse().ok()).filter(|count| (2..=64).contains(count));
+    count.unwrap_or_else(|| panic!("DISPATCH_TEST_SHARDS is {text:?}, and no number from 2 to 64"))
+}
+
+/// Makes each scenario `fn(shards: usize)` a test with one shard and a test with several.
 macro_rules! scenarios {
     ($($(#[$attribute:meta])* $name:ident),+ $(,)?) => {
         mod one_shard {
             $(#[test] $(#[$attribute])* fn $name() { super::$name(1); })+
         }
-        mod three_shards {
-            $(#[test] $(#[$attribute])* fn $name() { super::$name(3); })+
+        mod several_shards {
+            $(#[test] $(#[$attribute])* fn $name() { super::$name(crate::harness::several_shards()); })+
         }
     };
 }

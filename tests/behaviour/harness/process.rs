@@ -1,15 +1,15 @@
 //! What the operating system says of a process, and the ports and limits that the tests themselves need.
 
-use std::io::Read;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
+use socket2::SockRef;
 
 /// The first port of the tests; the last is below the ephemeral range, so that no outgoing connection takes one.
 const PORT_FIRST: u32 = 20_000;
@@ -20,8 +20,13 @@ static STARTING: Mutex<()> = Mutex::new(());
 
 /// Starts a program, which runs when this returns.
 pub fn started(command: &mut Command) -> Child {
+    try_started(command).unwrap()
+}
+
+/// The same, or why it cannot be started.
+pub fn try_started(command: &mut Command) -> std::io::Result<Child> {
     let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
-    command.spawn().unwrap()
+    command.spawn()
 }
 
 /// A port that nobody has bound, for TCP and UDP and in both families; no two calls of a process get the same one.
@@ -49,6 +54,13 @@ fn ipv4_only<T>(bind: impl Fn((Ipv4Addr, u16)) -> std::io::Result<T>, port: u16)
         return Err(std::io::ErrorKind::AddrInUse.into());
     }
     bind((Ipv4Addr::UNSPECIFIED, port))
+}
+
+/// Bounds every wait on a socket, also for whoever connects to it.
+pub fn bounded<S: AsFd>(socket: S) -> S {
+    SockRef::from(&socket).set_read_timeout(Some(super::PATIENCE)).unwrap();
+    SockRef::from(&socket).set_write_timeout(Some(super::PATIENCE)).unwrap();
+    socket
 }
 
 /// Whether the tests run as root, which some scenarios need to become someone else.
@@ -94,50 +106,11 @@ pub fn cpu_time(pid: u32) -> Duration {
     Duration::from_nanos(nanos)
 }
 
-/// The binary run to its end, without the environment that would change what it does.
-pub struct Run {
-    pub status: ExitStatus,
-    pub stdout: String,
-    pub stderr: String,
-}
-
-impl Run {
-    /// Runs the binary and fails unless it ends within 10 s.
-    pub fn binary(args: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dispatch"));
-        command.args(args);
-        clear_environment(&mut command);
-        command.envs(variables.iter().copied());
-        let mut child = started(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()));
-        // Read as it comes: a pipe holds 64 KiB, and a program that writes more waits.
-        let stdout = read_all(child.stdout.take().unwrap());
-        let stderr = read_all(child.stderr.take().unwrap());
-        let deadline = Instant::now() + super::PATIENCE;
-        let status = loop {
-            if let Some(status) = child.try_wait().unwrap() {
-                break status;
-            }
-            if Instant::now() > deadline {
-                child.kill().unwrap();
-                child.wait().unwrap();
-                panic!("dispatch {args:?} {variables:?} did not end");
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        };
-        Self { status, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
-    }
-}
-
-fn read_all(mut source: impl Read + Send + 'static) -> JoinHandle<String> {
-    std::thread::spawn(move || {
-        let mut text = String::new();
-        source.read_to_string(&mut text).unwrap();
-        text
-    })
-}
-
 /// Takes away every variable that the daemon reads; secrets and settings are looked for where there are none.
 pub fn clear_environment(command: &mut Command) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"DISPATCH_")) {
+        command.env_remove(name);
+    }
     for name in [
         "SG_SERVER_HOST",
         "SG_SERVER_PORT",
@@ -155,7 +128,6 @@ pub fn clear_environment(command: &mut Command) {
         "LISTEN_FDS",
         "LISTEN_PID",
         "LISTEN_FDNAMES",
-        "DISPATCH_CONFIG",
     ] {
         command.env_remove(name);
     }

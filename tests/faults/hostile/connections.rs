@@ -6,7 +6,9 @@ use std::time::Duration;
 use socket2::Socket;
 
 use super::{connect, connect_from, ends, noise, pour};
-use crate::harness::{Datagrams, Device, Driver, Event, Story, Transport, UPGRADE, free_port, raise_descriptor_limit};
+use crate::harness::{
+    Datagrams, Device, Driver, Event, Story, Transport, UPGRADE, free_port, raise_descriptor_limit, say_skipped,
+};
 use crate::service::{alone, served_during, setup};
 
 scenarios! {
@@ -24,7 +26,7 @@ fn ten_thousand_connections_that_say_nothing_cost_little(shards: usize) {
     const COUNT: usize = 10_000;
     let _alone = alone();
     if raise_descriptor_limit() < COUNT as u64 + 2_000 {
-        eprintln!("SKIPPED: 10,000 connections need a descriptor limit of 12,000");
+        say_skipped("10,000 connections need a descriptor limit of 12,000");
         return;
     }
     setup(shards).run(|daemon| {
