@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::control_group::ControlGroup;
 use crate::harness::{
-    Addr, BASES, Daemon, Device, Opcode, Transport, Wire, eventually, frame, free_port, join_target,
+    Addr, BASES, Daemon, Device, Metrics, Opcode, Transport, Wire, eventually, frame, free_port, join_target,
     raise_descriptor_limit, request, write,
 };
 use crate::service::{alone, served_during, setup};
@@ -101,6 +101,11 @@ fn three_hundred_slow_drivers_fit_into_the_memory_of_a_container_with_their_sock
     assert!(all < LIMIT_BYTES, "a peak of {} MiB, and {} MiB of sockets", peak / MIB, sockets / MIB);
 }
 
+/// What is reserved for sessions and their messages.
+fn reserved_bytes(daemon: &Daemon) -> f64 {
+    Metrics::parse(daemon.fetch("/metrics").text()).value("dispatch_session_memory_bytes")
+}
+
 #[test]
 fn a_large_message_of_each_driver_waits_for_memory_and_does_not_take_it() {
     raise_descriptor_limit();
@@ -111,6 +116,7 @@ fn a_large_message_of_each_driver_waits_for_memory_and_does_not_take_it() {
     setup(1).under(&words).limit("credit-wait-ms-max", 1_000).run(|daemon| {
         let toll = served_during(daemon, || {
             let mut drivers: Vec<_> = (0..120).map(|_| daemon.wire(Transport::Tcp, free_port(), "127.0.0.1")).collect();
+            let before = reserved_bytes(daemon);
             let whole = frame(0x82, &request(3, "127.0.0.1", 0, 1_000_000, &[7; 1_000_000]));
             for driver in &mut drivers {
                 driver.set_write_patience(Duration::from_millis(50));
@@ -118,6 +124,10 @@ fn a_large_message_of_each_driver_waits_for_memory_and_does_not_take_it() {
                 let _ = driver.try_send(&whole[..whole.len() - 10]);
             }
             std::thread::sleep(Duration::from_secs(2));
+            // Those of the drivers and that of the service: none was ended, and the messages are under way.
+            assert_eq!(daemon.held("sessions"), drivers.len() as u64 + 1);
+            let taken = reserved_bytes(daemon) - before;
+            assert!(taken > 10.0 * MIB as f64, "messages have {taken} bytes");
         });
         let peak = group.peak_bytes();
         eprintln!("a peak of {} MiB: {toll:?}", peak / MIB);

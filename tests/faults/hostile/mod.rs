@@ -44,10 +44,14 @@ fn pour(stream: &mut TcpStream, bytes: &[u8]) -> usize {
     sent
 }
 
-/// The status of the next answer; none where the connection has ended without one.
+/// The status of the next answer; none where the connection has ended without one. Fails where neither comes in time.
 fn status(stream: &mut TcpStream) -> Option<u16> {
     let mut answer = [0; 12];
-    stream.read_exact(&mut answer).ok()?;
+    match stream.read_exact(&mut answer) {
+        Ok(()) => {}
+        Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => return None,
+        Err(error) => panic!("neither an answer nor the end: {error}"),
+    }
     std::str::from_utf8(&answer).ok()?.strip_prefix("HTTP/1.1 ")?.parse().ok()
 }
 
