@@ -26,9 +26,9 @@ const HELD_BYTES: usize = 1_000_000;
 
 /// A driver and its device, which holds a drain up until it reads.
 pub struct HeldUp {
-    driver: Driver,
+    pub driver: Driver,
     device: Device,
-    addr: Addr,
+    pub addr: Addr,
 }
 
 impl HeldUp {
