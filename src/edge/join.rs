@@ -18,6 +18,7 @@ use crate::policy::roster::SessionId;
 use crate::policy::sources::Sources;
 use crate::protocol::http::{self, Answer, RequestHead, Written};
 use crate::shard::cipher::PIECE_BYTES_MAX;
+use crate::shard::log_gate::SubjectLogGate;
 use crate::shard::mailbox::{Join, Request};
 use crate::shard::outbox::{self, Inbox};
 use crate::shard::resources::Resources;
@@ -61,6 +62,8 @@ pub struct JoinRequest {
 pub struct Joins {
     pub(super) resources: Rc<Resources>,
     next_session: Cell<u64>,
+    /// By the address of the connection, as one that tells another's is believed for the log alone.
+    refused_log: SubjectLogGate<(IpAddr, PortId)>,
 }
 
 /// A session that has joined, or taps, and is to be told so.
@@ -74,7 +77,7 @@ impl Joins {
     /// None yet.
     pub fn new(resources: Rc<Resources>) -> Self {
         let first = (resources.shard as u64) << SESSION_ID_SHARD_SHIFT;
-        Joins { resources, next_session: Cell::new(first) }
+        Joins { resources, next_session: Cell::new(first), refused_log: SubjectLogGate::default() }
     }
 
     /// Makes a session, which is not told yet. The log shows `told_ip` as its driver's address.
@@ -140,12 +143,14 @@ impl Joins {
         SessionId(self.next_session.replace(self.next_session.get() + 1))
     }
 
-    /// Counts, holds and logs a refusal.
+    /// Counts, holds and logs a refusal; of those of one address for one port not every one.
     pub(super) fn refused(&self, refusal: JoinRefusal, port: PortId, remote: SocketAddr, span: &Span) {
         self.resources.counts.join_refused(refusal);
         self.resources.refused(Refused::Join, remote.ip(), Some(port), refusal.name());
-        let (status, reason) = (refusal.status(), refusal.reason());
-        span.in_scope(|| tracing::warn!(status, %reason, "join refused"));
+        if let Some(left_out) = self.refused_log.pass((remote.ip(), port)) {
+            let (status, reason) = (refusal.status(), refusal.reason());
+            span.in_scope(|| tracing::warn!(status, %reason, left_out, "join refused"));
+        }
     }
 
     async fn ask_to_join(

@@ -1,7 +1,7 @@
 //! A gate for log lines that a remote can cause at will: one line a while, which says how many were left out.
 //!
-//! **Invariants.** However often it is asked, it lets one through in ten seconds; where it tells addresses apart, one for each,
-//! and no more than `ADDRESSES_MAX` in all.
+//! **Invariants.** However often it is asked, it lets one through in ten seconds; where it tells apart what lines are about,
+//! one for each, and no more than `SUBJECTS_MAX` in all.
 //! **Not here.** Counting what happened, which is exact (`policy::counts`).
 
 use std::cell::{Cell, RefCell};
@@ -31,27 +31,36 @@ impl LogGate {
     }
 }
 
-/// Lines about different addresses in ten seconds at most.
-const ADDRESSES_MAX: usize = 64;
+/// Lines about different subjects in ten seconds at most.
+const SUBJECTS_MAX: usize = 64;
 
 /// One kind of line that is about an address, for tools that watch the log for addresses to shut out.
-#[derive(Debug, Default)]
-pub struct AddressLogGate {
-    shut_until: RefCell<Vec<(IpAddr, Instant)>>,
+pub type AddressLogGate = SubjectLogGate<IpAddr>;
+
+/// One kind of line that is about one of several.
+#[derive(Debug)]
+pub struct SubjectLogGate<S> {
+    shut_until: RefCell<Vec<(S, Instant)>>,
     left_out: Cell<u64>,
 }
 
-impl AddressLogGate {
-    /// Whether a line about this address may be written, and how many were left out since the last, about any.
-    pub fn pass(&self, ip: IpAddr) -> Option<u64> {
+impl<S> Default for SubjectLogGate<S> {
+    fn default() -> Self {
+        SubjectLogGate { shut_until: RefCell::default(), left_out: Cell::default() }
+    }
+}
+
+impl<S: PartialEq> SubjectLogGate<S> {
+    /// Whether a line about this subject may be written, and how many were left out since the last, about any.
+    pub fn pass(&self, subject: S) -> Option<u64> {
         let now = Instant::now();
         let mut shut = self.shut_until.borrow_mut();
         shut.retain(|(_, until)| now < *until);
-        if shut.len() >= ADDRESSES_MAX || shut.iter().any(|(known, _)| *known == ip) {
+        if shut.len() >= SUBJECTS_MAX || shut.iter().any(|(known, _)| *known == subject) {
             self.left_out.set(self.left_out.get() + 1);
             return None;
         }
-        shut.push((ip, now + QUIET));
+        shut.push((subject, now + QUIET));
         Some(self.left_out.take())
     }
 }
@@ -66,7 +75,7 @@ mod tests {
         let ip = |number: u32| IpAddr::from(number.to_be_bytes());
         assert_eq!((gate.pass(ip(0)), gate.pass(ip(0)), gate.pass(ip(1))), (Some(0), None, Some(1)));
         let passed = (2..1_000).filter(|number| gate.pass(ip(*number)).is_some()).count();
-        assert_eq!(passed, ADDRESSES_MAX - 2);
+        assert_eq!(passed, SUBJECTS_MAX - 2);
     }
 
     #[test]

@@ -188,6 +188,8 @@ pub struct Resources {
     pub proxy_log: AddressLogGate,
     /// For lines about sources that flap.
     pub flapping_log: AddressLogGate,
+    /// For lines about devices that hold their drivers' writes up.
+    pub let_go_log: AddressLogGate,
     /// For lines about datagram sockets that fail.
     pub datagram_log: LogGate,
     /// Where a session reads on without waiting.
@@ -233,6 +235,7 @@ impl Resources {
             accept_log: LogGate::default(),
             proxy_log: AddressLogGate::default(),
             flapping_log: AddressLogGate::default(),
+            let_go_log: AddressLogGate::default(),
             datagram_log: LogGate::default(),
             scratch: RefCell::new(vec![0; READ_ON_BYTES]),
             datagrams: RefCell::new(None),

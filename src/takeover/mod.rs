@@ -117,9 +117,15 @@ pub enum TakeoverError {
         /// Why.
         reason: String,
     },
-    /// The conversation broke off, or took too long.
-    #[error("the other daemon is gone or does not answer: {0}")]
-    Broken(#[from] io::Error),
+    /// It said nothing for as long as it is waited for.
+    #[error("the other daemon did not answer in time")]
+    Late,
+    /// It closed the conversation.
+    #[error("the other daemon has gone")]
+    Gone,
+    /// The system says no to something else.
+    #[error("the takeover broke off: {0}")]
+    Broken(io::Error),
     /// It said something else than it should have.
     #[error("the other daemon speaks otherwise: {line:?}")]
     Unexpected {
@@ -129,4 +135,16 @@ pub enum TakeoverError {
     /// A descriptor is not the socket that it was said to be.
     #[error("the running daemon hands over a socket that is none of the API or of a port")]
     Socket,
+}
+
+impl From<io::Error> for TakeoverError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => TakeoverError::Late,
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                TakeoverError::Gone
+            }
+            _ => TakeoverError::Broken(error),
+        }
+    }
 }

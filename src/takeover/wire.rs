@@ -5,6 +5,7 @@
 //! **Not here.** What is said when (`giving`, `taking`).
 
 use super::{Line, TakeoverError};
+use rustix::io::retry_on_intr;
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
@@ -80,8 +81,8 @@ impl Wire {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH_DESCRIPTORS))];
             let mut control = SendAncillaryBuffer::new(&mut space);
             control.push(SendAncillaryMessage::ScmRights(batch));
-            sendmsg(self.0.as_fd(), &[IoSlice::new(b".")], &mut control, SendFlags::NOSIGNAL)
-                .map_err(io::Error::from)?;
+            let send = || sendmsg(self.0.as_fd(), &[IoSlice::new(b".")], &mut control, SendFlags::NOSIGNAL);
+            retry_on_intr(send).map_err(io::Error::from)?;
         }
         Ok(())
     }
@@ -93,8 +94,12 @@ impl Wire {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH_DESCRIPTORS))];
             let mut control = RecvAncillaryBuffer::new(&mut space);
             let (mut byte, before) = ([0], descriptors.len());
-            recvmsg(self.0.as_fd(), &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)
-                .map_err(io::Error::from)?;
+            // A signal to reload may come in between.
+            retry_on_intr(|| {
+                let into = &mut [IoSliceMut::new(&mut byte)];
+                recvmsg(self.0.as_fd(), into, &mut control, RecvFlags::CMSG_CLOEXEC)
+            })
+            .map_err(io::Error::from)?;
             for message in control.drain() {
                 if let RecvAncillaryMessage::ScmRights(arrived) = message {
                     descriptors.extend(arrived);
@@ -102,7 +107,7 @@ impl Wire {
             }
             // The other end is gone, or there was no descriptor left for what it sent.
             if descriptors.len() == before || descriptors.len() > count {
-                return Err(TakeoverError::Broken(io::ErrorKind::UnexpectedEof.into()));
+                return Err(TakeoverError::Gone);
             }
         }
         Ok(descriptors)
@@ -142,7 +147,10 @@ mod tests {
         assert!(matches!(heard, TakeoverError::Unexpected { line } if line.contains("good bye")));
         (&giver.0).write_all(&[b'x'; 2 * LINE_BYTES_MAX]).unwrap();
         assert!(matches!(taker.hear(Duration::from_secs(5)), Err(TakeoverError::Unexpected { .. })));
+        assert!(matches!(giver.hear(Duration::from_millis(1)), Err(TakeoverError::Late)));
         drop(giver);
-        assert!(matches!(taker.receive(1), Err(TakeoverError::Broken(_))));
+        assert!(matches!(taker.receive(1), Err(TakeoverError::Gone)));
+        assert!(matches!(taker.hear(Duration::from_secs(5)), Err(TakeoverError::Gone)));
+        assert!(matches!(taker.say(&Line::Ready), Err(TakeoverError::Gone)));
     }
 }

@@ -21,6 +21,7 @@ mod join_refused;
 mod join_sources;
 mod limits;
 mod lists;
+mod log_gates;
 mod metrics;
 mod page;
 mod proxied;

@@ -11,6 +11,7 @@ scenarios! {
     two_daemons_on_one_port_in_either_family_are_one_too_many,
     receive_buffers_that_there_is_no_memory_for_are_one_line_and_a_failure,
     more_devices_than_descriptors_are_warned_of,
+    a_start_without_a_thread_is_one_line_and_a_failure,
     a_folder_of_settings_that_may_not_be_entered_is_named,
 }
 
@@ -77,4 +78,15 @@ fn more_devices_than_descriptors_are_warned_of(shards: usize) {
         assert_eq!(daemon.log().matches(LINE).count(), warnings, "{devices_max}");
         daemon.assert_drains();
     }
+}
+
+fn a_start_without_a_thread_is_one_line_and_a_failure(shards: usize) {
+    let setup = Setup::new(shards);
+    let setup = if is_root() { setup.with_no_privilege() } else { setup };
+    let mut daemon = setup.under(&["prlimit", "--nproc=1:1"]).spawn();
+    assert_eq!(daemon.exits().code(), Some(1));
+    daemon.until_logged("\n");
+    let said = daemon.log();
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.starts_with("dispatch: the thread that writes the log cannot be started: "), "{said}");
 }

@@ -28,9 +28,9 @@ const HELD_BYTES: usize = 1_000_000;
 
 /// A driver and its device, which holds a drain up until it reads.
 pub struct HeldUp {
-    driver: Driver,
+    pub driver: Driver,
     device: Device,
-    addr: Addr,
+    pub addr: Addr,
 }
 
 impl HeldUp {
@@ -116,7 +116,7 @@ fn a_daemon_that_is_not_told_to_go_accepts_nothing(shards: usize) {
     assert_eq!(old.hear(), "{\"say\":\"taken\"}\n");
     drop(old);
     assert_eq!(daemon.exits().code(), Some(1));
-    eventually("it says why", || daemon.log().contains("is gone or does not answer").then_some(()));
+    eventually("it says why", || daemon.log().contains("the other daemon has gone").then_some(()));
     api.set_nonblocking(true).unwrap();
     api.accept().expect("the connection waits for the old daemon");
 }

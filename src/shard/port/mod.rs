@@ -363,12 +363,17 @@ impl Port {
             return;
         }
         if let Some((credit_bytes, device)) = holding.into_iter().max_by_key(|(credit_bytes, _)| *credit_bytes) {
-            tracing::warn!(
-                port = %self.id(), remote_ip = %device.source(), device = device.id(), credit_bytes,
-                "device let go: it holds most of its driver's write window"
-            );
-            self.resources().counts.one(Count::DevicesStalled);
-            device.abort(DeviceEnd::Stalled);
+            let (end, resources) = (DeviceEnd::Stalled, self.resources());
+            if let Some(left_out) = resources.let_go_log.pass(device.source()) {
+                let PortId { transport, number } = self.id();
+                tracing::warn!(
+                    server_protocol = transport.name(), server_port = number.get(), remote_ip = %device.source(),
+                    device = device.id(), credit_bytes, reason = %end.reason(), left_out,
+                    "device let go: it holds most of its driver's write window"
+                );
+            }
+            resources.counts.one(Count::DevicesStalled);
+            device.abort(end);
         }
     }
 
