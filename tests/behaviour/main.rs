@@ -13,6 +13,7 @@ mod command;
 mod endings;
 mod expiry;
 mod fairness;
+mod hosts;
 mod http_connections;
 mod http_routes;
 mod isolation;
