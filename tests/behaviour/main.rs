@@ -28,6 +28,7 @@ mod refused;
 mod reload;
 mod reload_limits;
 mod service_manager;
+mod shards;
 mod sources;
 mod stopping;
 mod stored_sockets;
