@@ -20,6 +20,7 @@ mod isolation;
 mod join_refused;
 mod join_sources;
 mod limits;
+mod listen_command;
 mod lists;
 mod metrics;
 mod page;
