@@ -22,6 +22,7 @@ mod join_sources;
 mod limits;
 mod listen_command;
 mod lists;
+mod logs;
 mod metrics;
 mod page;
 mod proxied;
