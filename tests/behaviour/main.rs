@@ -10,6 +10,7 @@ mod access;
 mod backpressure_devices;
 mod backpressure_drivers;
 mod command;
+mod draining;
 mod endings;
 mod expiry;
 mod fairness;
