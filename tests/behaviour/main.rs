@@ -57,6 +57,7 @@ mod tls_settings;
 mod tls_upgrades;
 mod tokens;
 mod udp;
+mod udp_writes;
 mod upgrades;
 mod websocket_life;
 mod websocket_messages;
