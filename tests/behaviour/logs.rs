@@ -12,6 +12,8 @@ use crate::harness::{
 scenarios! {
     a_log_that_nobody_reads_holds_nobody_up,
     a_daemon_whose_log_nobody_reads_ends,
+    #[ignore = "it waits for its own output and does not exit"]
+    a_daemon_whose_log_nobody_reads_ends_though_lines_find_no_room,
     the_lines_of_a_session_have_the_fields_of_its_join,
 }
 
@@ -78,6 +80,14 @@ fn a_daemon_whose_log_nobody_reads_ends(shards: usize) {
     // More than the pipe holds.
     log_lines(&daemon, LINES_MAX / 5);
     assert_eq!(lines_dropped(&daemon), 0.0);
+    daemon.assert_drains();
+    drop(reader);
+}
+
+fn a_daemon_whose_log_nobody_reads_ends_though_lines_find_no_room(shards: usize) {
+    let (daemon, reader) = unread(shards);
+    log_lines(&daemon, LINES_MAX);
+    assert!(lines_dropped(&daemon) > 0.0);
     daemon.assert_drains();
     drop(reader);
 }
