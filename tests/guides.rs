@@ -2,6 +2,7 @@
 //! is there.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -207,26 +208,54 @@ fn every_ending_and_every_code_is_under_troubleshooting() {
         let place = if name == "left" { guide("operating") } else { troubleshooting.clone() };
         assert!(place.contains(&format!("`{name}`")), "the ending {name}");
     }
-    let is_code = |number: &&str| matches!(number.len(), 2..=4) && number.bytes().all(|byte| byte.is_ascii_digit());
-    let numbers = |code: &str| -> Vec<String> {
-        code.split(|char: char| !char.is_ascii_alphanumeric()).filter(is_code).map(str::to_owned).collect()
-    };
-    let choosing = ["status(", "close_code(", "exit_code("];
-    let functions = code.split("fn ").filter(|function| choosing.iter().any(|name| function.starts_with(name)));
-    let endings: Vec<String> = functions.flat_map(numbers).collect();
-    assert!(["409", "1013", "130"].iter().all(|number| endings.iter().any(|found| found == number)), "{endings:?}");
+    let endings = codes_of_endings(&["status(", "close_code(", "exit_code("]);
+    assert!(["409", "1013", "130"].iter().all(|number| endings.contains(*number)), "{endings:?}");
     for number in endings {
         assert!(troubleshooting.contains(&format!("| {number}")), "the code {number}");
     }
-    let api =
-        ["api", "join", "lists", "reports"].map(|name| crate::code(&read(&format!("src/edge/{name}.rs")))).join("\n");
-    let answers = api.match_indices("error(").chain(api.match_indices("Answer::json("));
-    let statuses: Vec<&str> =
-        answers.filter_map(|(at, call)| api.get(at + call.len()..)?.get(..3)).filter(is_code).collect();
-    assert!(["401", "409", "422"].iter().all(|status| statuses.contains(status)), "{statuses:?}");
-    for status in statuses.into_iter().filter(|status| *status != "200") {
+    let statuses = statuses_of_the_api();
+    assert!(["401", "409", "422"].iter().all(|status| statuses.contains(*status)), "{statuses:?}");
+    for status in statuses {
         assert!(troubleshooting.contains(&format!("| {status} |")), "the status {status}");
     }
+}
+
+fn is_code(number: &&str) -> bool {
+    matches!(number.len(), 2..=4) && number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// The numbers in these functions of endings, which choose them.
+fn codes_of_endings(choosing: &[&str]) -> BTreeSet<String> {
+    let code = code(&read("src/policy/ending.rs"));
+    let functions = code.split("fn ").filter(|function| choosing.iter().any(|name| function.starts_with(name)));
+    let numbers = |function: &str| -> Vec<String> {
+        function.split(|char: char| !char.is_ascii_alphanumeric()).filter(is_code).map(str::to_owned).collect()
+    };
+    functions.flat_map(numbers).collect()
+}
+
+/// The statuses with which the API answers by itself, but 200.
+fn statuses_of_the_api() -> BTreeSet<String> {
+    let api = ["api", "join", "lists", "reports"].map(|name| code(&read(&format!("src/edge/{name}.rs")))).join("\n");
+    let answers = api.match_indices("error(").chain(api.match_indices("Answer::json("));
+    let statuses = answers.filter_map(|(at, call)| api.get(at + call.len()..)?.get(..3)).filter(is_code);
+    statuses.filter(|status| *status != "200").map(str::to_owned).collect()
+}
+
+/// The codes that begin the rows of a table of the README.
+fn codes_of_readme(head: &str) -> BTreeSet<String> {
+    let readme = read("README.md");
+    let (_, table) = readme.split_once(&format!("\n| {head} | meaning |\n|---|---|\n")).unwrap();
+    let cells = table.lines().map_while(|row| row.strip_prefix("| ")?.split(" |").next());
+    cells.flat_map(|cell| cell.split(", ")).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_readme_has_every_status_and_every_close_code_and_no_other() {
+    let mut statuses = codes_of_endings(&["status("]);
+    statuses.extend(statuses_of_the_api());
+    assert_eq!(codes_of_readme("status"), statuses);
+    assert_eq!(codes_of_readme("close code"), codes_of_endings(&["close_code("]));
 }
 
 #[test]

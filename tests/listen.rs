@@ -10,6 +10,7 @@ mod harness;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
 use harness::{Program, bounded};
 use rustix::process::Signal;
@@ -182,6 +183,20 @@ fn a_session_that_is_refused_for_a_while_or_lost_is_joined_again() {
     let (mut socket, ..) = admit(&daemon);
     deliver(&mut socket, &ToDriver::Closed { device: device("127.0.0.1", 7) });
     assert!(terminal.printed().contains("closed   127.0.0.1 @7"));
+}
+
+#[test]
+fn one_that_is_refused_again_and_again_waits_ever_longer() {
+    let begun = Instant::now();
+    let daemon = daemon();
+    let mut terminal = Terminal::start(&daemon, &["tcp", "1"]);
+    for pause in ["1 s", "2 s", "4 s"] {
+        refuse(&daemon, "503 Service Unavailable", "no room for another session");
+        let note = terminal.notes_until("trying again in");
+        assert!(note.contains(&format!("trying again in {pause}")), "{note:?} instead of {pause}");
+    }
+    // What it said before the third.
+    assert!(begun.elapsed() >= Duration::from_secs(3));
 }
 
 #[test]

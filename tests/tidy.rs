@@ -147,3 +147,20 @@ fn every_function_fits_a_screen() {
         }
     }
 }
+
+#[test]
+fn every_ban_says_why() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("clippy.toml");
+    let text = fs::read_to_string(path).unwrap();
+    let table = toml::de::DeTable::parse(&text).unwrap();
+    for (name, least) in [("disallowed-methods", 5), ("disallowed-types", 3)] {
+        let bans = table.get_ref()[name].get_ref().as_array().unwrap();
+        assert!(bans.len() >= least, "{name}: {}", bans.len());
+        for ban in bans {
+            // A ban may be no more than a path, and then has no reason.
+            let ban = ban.get_ref().as_table().unwrap_or_else(|| panic!("{name}: {ban:?} has no reason"));
+            let reason = ban.get("reason").and_then(|reason| reason.get_ref().as_str()).unwrap_or_default();
+            assert!(reason.split_whitespace().count() >= 3, "{name}: {ban:?} has no reason");
+        }
+    }
+}

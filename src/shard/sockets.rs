@@ -186,7 +186,7 @@ mod tests {
         assert!(connection.tcp_nodelay().unwrap() && connection.keepalive().unwrap());
         assert_eq!(connection.tcp_keepalive_time().unwrap(), Duration::from_secs(7));
         assert_eq!(connection.tcp_keepalive_interval().unwrap(), Duration::from_secs(7));
-        assert_eq!(connection.tcp_keepalive_retries().unwrap(), KEEPALIVE_PROBES);
+        assert_eq!(connection.tcp_keepalive_retries().unwrap(), 3);
         assert_eq!(connection.send_buffer_size().unwrap(), 100_000);
         assert_eq!(connection.recv_buffer_size().unwrap(), 100_000);
     }

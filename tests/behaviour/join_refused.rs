@@ -13,6 +13,7 @@ scenarios! {
     a_tcp_port_that_another_program_holds_is_409,
     a_udp_port_that_another_program_holds_is_409,
     a_port_in_time_wait_is_not_in_use,
+    a_port_that_another_program_holds_in_both_families_at_once_is_409,
     a_second_family_that_is_in_use_is_409_and_the_port_lives_on,
     a_port_that_only_root_may_bind_is_403,
     a_session_over_the_limit_is_503_until_one_leaves,
@@ -30,8 +31,19 @@ enum Hold {
     ReuseAddr,
 }
 
+/// The families that an IPv6 socket of another program takes its port in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Families {
+    Own,
+    Both,
+}
+
 /// Binds a port as another program would; TCP listens as well.
 fn hold(transport: Transport, addr: &str, port: u16, how: Hold) -> Socket {
+    hold_in(Families::Own, transport, addr, port, how)
+}
+
+fn hold_in(families: Families, transport: Transport, addr: &str, port: u16, how: Hold) -> Socket {
     let addr = SocketAddr::new(addr.parse().unwrap(), port);
     let kind = match transport {
         Transport::Tcp => Type::STREAM,
@@ -44,7 +56,7 @@ fn hold(transport: Transport, addr: &str, port: u16, how: Hold) -> Socket {
         Hold::ReuseAddr => socket.set_reuse_address(true).unwrap(),
     }
     if addr.is_ipv6() {
-        socket.set_only_v6(true).unwrap();
+        socket.set_only_v6(families == Families::Own).unwrap();
     }
     socket.bind(&addr.into()).unwrap();
     if transport == Transport::Tcp {
@@ -93,6 +105,24 @@ fn a_tcp_port_that_another_program_holds_is_409(shards: usize) {
 fn a_udp_port_that_another_program_holds_is_409(shards: usize) {
     Setup::new(shards).run(|daemon| {
         assert_in_use(daemon, Transport::Udp, &[Hold::Plain, Hold::ReusePort, Hold::ReuseAddr]);
+    });
+}
+
+fn a_port_that_another_program_holds_in_both_families_at_once_is_409(shards: usize) {
+    Setup::new(shards).run(|daemon| {
+        for transport in [Transport::Tcp, Transport::Udp] {
+            for how in [Hold::Plain, Hold::ReusePort, Hold::ReuseAddr] {
+                let port = free_port();
+                let holder = hold_in(Families::Both, transport, "::", port, how);
+                for accept in ["127.0.0.1", "::1", "127.0.0.1,::1"] {
+                    let response = daemon.refusal(transport, &port.to_string(), accept);
+                    assert_eq!(response.status, 409, "{transport:?} {how:?} for {accept}: {response:?}");
+                    assert_eq!(daemon.held("ports"), 0);
+                }
+                drop(holder);
+                join_when_free(daemon, transport, port, "127.0.0.1").leave();
+            }
+        }
     });
 }
 

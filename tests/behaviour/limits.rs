@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::harness::{
-    Addr, BASES, Daemon, Device, Driver, Event, Setup, Transport, cpu_time, eventually, fds, free_port, is_root,
-    pattern, raise_descriptor_limit, resident_bytes, say_skipped,
+    Addr, BASES, Daemon, Device, Driver, Event, Setup, Transport, Wire, cpu_time, eventually, fds, frame, free_port,
+    is_root, join_target, pattern, raise_descriptor_limit, resident_bytes, say_skipped, write,
 };
 
 scenarios! {
@@ -18,6 +18,8 @@ scenarios! {
     memory_that_sessions_took_comes_back,
     silent_connections_leave_descriptors_to_drivers_and_devices,
     an_ordinary_user_is_enough_and_no_file_is_written,
+    the_descriptor_limit_is_raised_as_far_as_it_goes,
+    a_large_message_without_memory_ends_its_session_with_1013_and_leaves_room,
 }
 
 /// Takes what a driver is told next: so many devices opened.
@@ -264,6 +266,40 @@ fn an_ordinary_user_is_enough_and_no_file_is_written(shards: usize) {
         let harmless = ["socket:", "pipe:", "anon_inode:", "/dev/null"];
         for target in fds(daemon.pid()) {
             assert!(harmless.iter().any(|kind| target.starts_with(kind)), "{target} is open");
+        }
+    });
+}
+
+fn the_descriptor_limit_is_raised_as_far_as_it_goes(shards: usize) {
+    let hard = raise_descriptor_limit().min(4_096);
+    let limited = format!("ulimit -Sn 128; ulimit -Hn {hard}; exec \"$0\" \"$@\"");
+    Setup::new(shards).under(&["sh", "-c", &limited]).run(|daemon| {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).unwrap();
+        let open_files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+        let open_files: Vec<&str> = open_files.split_whitespace().take(2).collect();
+        assert_eq!(open_files, [hard.to_string(), hard.to_string()]);
+    });
+}
+
+fn a_large_message_without_memory_ends_its_session_with_1013_and_leaves_room(shards: usize) {
+    // One session fits, and little more of a message than what needs no memory of its own.
+    let setup = Setup::new(shards).limit("session-memory-bytes-max", 700_000).limit("credit-wait-ms-max", 1_000);
+    setup.run(|daemon| {
+        for transport in [Transport::Tcp, Transport::Udp] {
+            let port = free_port().to_string();
+            let join = || daemon.try_join(transport, &port, "127.0.0.1").ok();
+            eventually("there is room for a session", join).leave();
+            let mut wire = eventually("there is room again", || {
+                let target = join_target(BASES[0], transport, &port, "127.0.0.1");
+                let (stream, pending) = daemon.upgrade(&target, "").ok()?.into_parts();
+                Some(Wire::new(stream, pending))
+            });
+            let message = frame(0x82, &write(&Addr::new("127.0.0.1", 0), &pattern(1, 0, 900_000)));
+            // All but its end; it may be cut short by the daemon.
+            let _ = wire.try_send(&message[..message.len() - 10]);
+            assert_eq!(wire.close_reason(), (1013, "no room for a large message".to_owned()));
+            drop(wire);
+            eventually("there is room for another driver", join).leave();
         }
     });
 }

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Addr, BASES, Daemon, Device, Driver, Event, Opcode, Setup, Transport, Wire, close, eventually, frame, free_port,
-    pattern, write,
+    Addr, BASES, Daemon, Device, Driver, Event, Opcode, Setup, Transport, Wire, close, eventually, fds, frame,
+    free_port, pattern, write,
 };
 
 scenarios! {
@@ -20,6 +20,8 @@ scenarios! {
     a_close_waits_in_vain_only_as_long_as_the_flush_limit,
     a_goodbye_waits_in_vain_only_as_long_as_the_flush_limit,
     a_device_that_takes_nothing_for_the_user_timeout_is_ended,
+    without_a_user_timeout_and_a_size_of_sockets_devices_are_served,
+    a_device_that_never_closes_is_waited_for_as_long_as_the_linger_lasts,
     reopening_at_once_works_a_hundred_times,
     reopening_at_once_with_devices_works,
 }
@@ -279,6 +281,51 @@ fn a_device_that_takes_nothing_for_the_user_timeout_is_ended(shards: usize) {
         write_pattern(&mut driver, &addr, 200_000);
         driver.closed(&addr);
         drop(deaf);
+    });
+}
+
+fn without_a_user_timeout_and_a_size_of_sockets_devices_are_served(shards: usize) {
+    const SIZE: usize = 4 << 20;
+    for names in [&["device-user-timeout-ms"][..], &["socket-bytes"], &["device-user-timeout-ms", "socket-bytes"]] {
+        let setup = names.iter().fold(Setup::new(shards), |setup, name| setup.limit(name, 0));
+        setup.run(|daemon| {
+            let (mut driver, mut device, addr) = joined(daemon);
+            std::thread::scope(|scope| {
+                let mut sender = device.another_handle();
+                scope.spawn(move || sender.send(&pattern(2, 0, SIZE)));
+                driver.received(&addr, &pattern(2, 0, SIZE));
+                scope.spawn(|| device.expect(&pattern(1, 0, SIZE)));
+                write_pattern(&mut driver, &addr, SIZE);
+            });
+            driver.close(&addr);
+            device.ends();
+            driver.closed(&addr);
+        });
+    }
+}
+
+fn a_device_that_never_closes_is_waited_for_as_long_as_the_linger_lasts(shards: usize) {
+    /// Longer than by default.
+    const LINGER: Duration = Duration::from_secs(4);
+    Setup::new(shards).limit("linger-ms-max", LINGER.as_millis() as usize).run(|daemon| {
+        let port = free_port();
+        let mut driver = daemon.join_tcp(port, "127.0.0.1");
+        let before = fds(daemon.pid());
+        let mut device = Device::connect("127.0.0.1", port);
+        let addr = driver.opened();
+        let mut now = fds(daemon.pid()).into_iter();
+        let socket = now.find(|target| target.starts_with("socket:") && !before.contains(target)).unwrap();
+        let start = Instant::now();
+        driver.write(&addr, b"goodbye");
+        driver.close(&addr);
+        device.expect(b"goodbye");
+        device.ends();
+        eventually("its socket is closed", || (!fds(daemon.pid()).contains(&socket)).then_some(()));
+        let took = start.elapsed();
+        assert!(took >= LINGER, "closed after {took:?}");
+        driver.closed(&addr);
+        // What it sends finds nobody.
+        eventually("it is turned away", || device.try_send(b"still here").err());
     });
 }
 

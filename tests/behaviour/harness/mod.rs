@@ -25,7 +25,7 @@ pub use manager::Manager;
 pub use meeting::{Place, Taker};
 pub use message::{Addr, Event, close, pattern, request, write};
 pub use metrics::Metrics;
-pub use process::{bounded, cpu_time, fds, free_port, is_root, raise_descriptor_limit, resident_bytes};
+pub use process::{bounded, cpu_time, fds, free_port, is_root, raise_descriptor_limit, resident_bytes, started};
 pub use program::{Program, Run};
 pub use story::Story;
 pub use wire::{Frame, Opcode, Wire, frame};
