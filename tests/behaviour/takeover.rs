@@ -177,7 +177,7 @@ fn a_takeover_that_breaks_off_leaves_the_daemon_as_it_was(shards: usize) {
         match last {
             "ready and nonsense" => taker.say("no"),
             "ready and late" => {
-                daemon.until_logged("Resource temporarily unavailable");
+                daemon.until_logged("the other daemon did not answer in time");
                 assert!(!taker.hear().contains("go"), "both would accept");
             }
             _ => {}
