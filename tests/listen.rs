@@ -113,6 +113,13 @@ fn what_devices_send_is_printed_and_what_is_typed_goes_back() {
     assert!(terminal.printed().contains("Z opened   127.0.0.1 @0\n"));
     terminal.types("hello\n");
     expect_write(&mut socket, "127.0.0.1", 0, b"hello\n");
+    terminal.types("as of a terminal\r\n");
+    expect_write(&mut socket, "127.0.0.1", 0, b"as of a terminal\r\n");
+    // A long line comes in pieces, whatever one of them begins with.
+    let (first, rest) = ("x".repeat(65_000), "@9 /close\n");
+    terminal.types(&(first.clone() + rest));
+    expect_write(&mut socket, "127.0.0.1", 0, first.as_bytes());
+    expect_write(&mut socket, "127.0.0.1", 0, rest.as_bytes());
 
     deliver(&mut socket, &ToDriver::Received { device: device("::1", 1), data: b"hi\n" });
     assert!(terminal.printed().contains("Z received ::1 @1 3 bytes \"hi\\n\""));

@@ -23,10 +23,10 @@ use tungstenite::{Error, Message, WebSocket};
 
 use self::devices::Devices;
 use self::show::{Style, show, utc_time};
-use self::typed::{Input, Typed};
+use self::typed::{Input, Piece, Typed};
 use crate::command::wire::Wire;
 use crate::config::ListenOptions;
-use crate::protocol::message::{FromDriver, ToDriver};
+use crate::protocol::message::{DeviceAddr, FromDriver, ToDriver};
 
 /// How long one look at the socket takes while nothing comes: what typing and Ctrl-C wait for at most.
 pub(super) const LOOK: Duration = Duration::from_millis(50);
@@ -61,6 +61,8 @@ struct Terminal<'a> {
     options: &'a ListenOptions,
     style: Style,
     typed: Receiver<Input>,
+    /// Whose the last line was; the rest of a long one is, too.
+    addressed: Option<DeviceAddr>,
     stop: Arc<AtomicBool>,
 }
 
@@ -76,7 +78,7 @@ impl<'a> Terminal<'a> {
     fn new(options: &'a ListenOptions) -> io::Result<Terminal<'a>> {
         let stop = stop_flag()?;
         let style = if options.arguments.json { Style::Json } else { Style::Text };
-        Ok(Terminal { options, style, typed: typed::read_stdin()?, stop })
+        Ok(Terminal { options, style, typed: typed::read_stdin()?, addressed: None, stop })
     }
 
     /// Joins, and joins again; an error is one of standard output.
@@ -169,10 +171,15 @@ impl<'a> Terminal<'a> {
     fn send_typed(&mut self, socket: &mut WebSocket<Wire>, devices: &Devices) -> Result<(), Error> {
         for _ in 0..typed::LINES_WAITING_MAX {
             match self.typed.try_recv() {
-                Ok(Input::Line(line)) => match encode(&line, self.options, devices) {
+                Ok(Input::Line(line)) => match self.asked(&line, devices) {
                     Ok(message) => socket.send(Message::Binary(message.into()))?,
                     Err(reason) => note(&reason),
                 },
+                Ok(Input::Rest(piece)) => {
+                    if let Some(device) = self.addressed {
+                        socket.send(Message::Binary(self.write(device, &piece.text, piece.end).into()))?;
+                    }
+                }
                 Ok(Input::End) => self.stop.store(true, Ordering::Relaxed),
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
             }
@@ -180,12 +187,40 @@ impl<'a> Terminal<'a> {
         Ok(())
     }
 
+    /// The message that a typed line asks for.
+    fn asked(&mut self, line: &Piece, devices: &Devices) -> Result<Vec<u8>, String> {
+        self.addressed = None;
+        match typed::parse(&line.text, self.options.arguments.transport)? {
+            Typed::Send { to, data } => {
+                let device = devices.find(&to)?;
+                self.addressed = Some(device);
+                Ok(self.write(device, data, line.end))
+            }
+            Typed::Close { device } => {
+                let mut out = Vec::new();
+                FromDriver::Close { device: devices.find(&device)? }.encode(&mut out);
+                Ok(out)
+            }
+        }
+    }
+
+    fn write(&self, device: DeviceAddr, text: &[u8], end: &[u8]) -> Vec<u8> {
+        let end = if self.options.arguments.raw { &[] } else { end };
+        let mut out = Vec::new();
+        FromDriver::Write { device, data: &[text, end].concat() }.encode(&mut out);
+        out
+    }
+
     /// Waits before the next try; says that what is typed meanwhile goes nowhere.
-    fn wait(&self, pause: Duration) {
+    fn wait(&mut self, pause: Duration) {
         let until = Instant::now() + pause;
         while Instant::now() < until && !self.stop.load(Ordering::Relaxed) {
             match self.typed.recv_timeout(LOOK) {
-                Ok(Input::Line(_)) => note(&"not joined: nothing is sent"),
+                Ok(Input::Line(_)) => {
+                    self.addressed = None;
+                    note(&"not joined: nothing is sent");
+                }
+                Ok(Input::Rest(_)) => {}
                 Ok(Input::End) => self.stop.store(true, Ordering::Relaxed),
                 Err(RecvTimeoutError::Timeout) => {}
                 #[expect(clippy::disallowed_methods, reason = "no shard runs in this program")]
@@ -193,23 +228,6 @@ impl<'a> Terminal<'a> {
             }
         }
     }
-}
-
-/// The message that a typed line asks for.
-fn encode(line: &[u8], options: &ListenOptions, devices: &Devices) -> Result<Vec<u8>, String> {
-    let mut out = Vec::new();
-    match typed::parse(line, options.arguments.transport)? {
-        Typed::Send { to, data } => {
-            let device = devices.find(&to)?;
-            let mut data = data.to_vec();
-            if !options.arguments.raw {
-                data.push(b'\n');
-            }
-            FromDriver::Write { device, data: &data }.encode(&mut out);
-        }
-        Typed::Close { device } => FromDriver::Close { device: devices.find(&device)? }.encode(&mut out),
-    }
-    Ok(out)
 }
 
 /// What is set once the program is told to stop.

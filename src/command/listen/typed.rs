@@ -1,6 +1,7 @@
 //! What is typed: lines of standard input, and what each asks for.
 //!
-//! **Invariants.** Lines wait in a bounded queue; a line longer than [`LINE_BYTES_MAX`] is taken as several.
+//! **Invariants.** Lines wait in a bounded queue; a line longer than [`LINE_BYTES_MAX`] comes in pieces, which together are
+//! what was typed.
 //! **Not here.** Whether the device exists (`devices`).
 
 use std::io::{self, BufRead, IsTerminal, Read};
@@ -10,7 +11,7 @@ use std::thread;
 
 use crate::policy::port_id::Transport;
 
-/// No line is longer: with its newline it still fits one datagram.
+/// No piece of a line is longer: with its newline it still fits one datagram.
 const LINE_BYTES_MAX: u64 = 65_000;
 
 /// Lines that were typed and not yet sent; more wait in the pipe.
@@ -19,10 +20,21 @@ pub(super) const LINES_WAITING_MAX: usize = 64;
 /// What standard input says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Input {
-    /// A line, without its end.
-    Line(Vec<u8>),
+    /// A line, or the beginning of one that is long.
+    Line(Piece),
+    /// What follows in a line that is long.
+    Rest(Piece),
     /// The person at the terminal is done. A pipe that ends says nothing: its line is sent, and listening goes on.
     End,
+}
+
+/// A piece of a line.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    /// Without the line's end.
+    pub text: Vec<u8>,
+    /// The line's end; empty where the line goes on.
+    pub end: &'static [u8],
 }
 
 /// What a line asks for.
@@ -100,21 +112,26 @@ fn target(name: &[u8], transport: Transport) -> Result<Target, &'static str> {
 }
 
 fn forward(mut input: impl BufRead, lines: &SyncSender<Input>) {
+    let mut kind: fn(Piece) -> Input = Input::Line;
     loop {
-        let mut line = Vec::new();
-        match (&mut input).take(LINE_BYTES_MAX).read_until(b'\n', &mut line) {
+        let mut text = Vec::new();
+        match (&mut input).take(LINE_BYTES_MAX).read_until(b'\n', &mut text) {
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
-        if line.ends_with(b"\n") {
-            line.pop();
-        }
-        if line.ends_with(b"\r") {
-            line.pop();
-        }
-        if lines.send(Input::Line(line)).is_err() {
+        let is_cut = !text.ends_with(b"\n") && text.len() as u64 == LINE_BYTES_MAX;
+        let end: &[u8] = match &*text {
+            _ if is_cut => b"",
+            [.., b'\r', b'\n'] => b"\r\n",
+            _ => b"\n",
+        };
+        // The last line of a file may lack its own.
+        let bytes = text.strip_suffix(end).map_or(text.len(), <[u8]>::len);
+        text.truncate(bytes);
+        if lines.send(kind(Piece { text, end })).is_err() {
             return;
         }
+        kind = if is_cut { Input::Rest } else { Input::Line };
     }
 }
 
@@ -164,7 +181,27 @@ mod tests {
         forward(&b"one\r\n\ntwo \xff\nthree"[..], &lines);
         drop(lines);
         let lines: Vec<Input> = received.iter().collect();
-        let expected: [&[u8]; 4] = [b"one", b"", b"two \xff", b"three"];
-        assert_eq!(lines, expected.map(|line| Input::Line(line.to_vec())));
+        let expected: [(&[u8], &[u8]); 4] = [(b"one", b"\r\n"), (b"", b"\n"), (b"two \xff", b"\n"), (b"three", b"\n")];
+        assert_eq!(lines, expected.map(|(text, end)| Input::Line(Piece { text: text.to_vec(), end })));
+    }
+
+    #[test]
+    fn the_pieces_of_a_long_line_are_what_was_typed() {
+        const BYTES: usize = LINE_BYTES_MAX as usize;
+        for typed in ["x".repeat(BYTES) + "\n", "x".repeat(2 * BYTES + 7) + "\n", "x".repeat(BYTES - 1) + "\r\n@1\n"] {
+            let (lines, received) = sync_channel(8);
+            forward(typed.as_bytes(), &lines);
+            drop(lines);
+            let mut together = Vec::new();
+            let mut is_at_start = true;
+            for input in &received {
+                assert_eq!(matches!(input, Input::Line(_)), is_at_start);
+                let (Input::Line(Piece { text, end }) | Input::Rest(Piece { text, end })) = input else { panic!() };
+                is_at_start = !end.is_empty();
+                together.extend(text);
+                together.extend(end);
+            }
+            assert_eq!(String::from_utf8(together).unwrap(), typed);
+        }
     }
 }
