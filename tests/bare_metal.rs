@@ -142,7 +142,10 @@ fn what_is_applied_is_well_and_what_was_more_stays() {
 #[test]
 fn a_wrong_call_is_answered_with_one_line() {
     let machine = Machine::new("wrong", &READY);
-    for arguments in [&["--aply"][..], &["-d"], &["-d", "many"], &["-o", "6001-"], &["-p", "nobody"]] {
+    let ports = ["6001-", "2999-2000", "70000", "0", "1,65535-65536", "99999999999999999999"];
+    let ports = ports.map(|ports| ["-o", ports]);
+    let others = [&["--aply"][..], &["-d"], &["-d", "many"], &["-p", "nobody"]];
+    for arguments in others.into_iter().chain(ports.iter().map(|ports| &ports[..])) {
         let (code, text) = machine.run(arguments);
         assert_eq!((code, text.lines().count()), (2, 1), "{arguments:?}: {text}");
         assert!(text.starts_with("bare-metal: "), "{text}");
