@@ -82,4 +82,9 @@ impl Limits {
     pub fn delivery_time_max(&self) -> Duration {
         self.drain_time_max - self.drain_time_max / EXIT_PART
     }
+
+    /// By when of that the log is given up, too: the rest is for the exit.
+    pub fn log_time_max(&self) -> Duration {
+        self.drain_time_max - self.drain_time_max / (2 * EXIT_PART)
+    }
 }

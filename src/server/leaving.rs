@@ -35,7 +35,7 @@ pub(super) struct Leaving {
 
 impl Leaving {
     /// Waits for a signal to stop, for another daemon that has taken over, or for a shard's thread to end, and reloads
-    /// meanwhile; then drains, under one deadline. Says how it ends, and what is left of the time for that.
+    /// meanwhile; then drains, under one deadline. Says how it ends, and how much time there is for the log.
     pub(super) async fn wait_for_the_end(&mut self, happened: &mut mpsc::Receiver<Event>) -> (ProcessEnd, Duration) {
         let pace = match self.serve(happened).await {
             Event::Stop => Pace::AtOnce,
@@ -43,7 +43,7 @@ impl Leaving {
             _ => return (ProcessEnd::ShardFailed, Duration::MAX),
         };
         let limits = self.reloader.limits();
-        let until = Instant::now() + limits.drain_time_max;
+        let until = Instant::now() + limits.log_time_max();
         let end = self.drain(pace, limits, happened).await;
         (end, until.saturating_duration_since(Instant::now()))
     }
