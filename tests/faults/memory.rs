@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::control_group::ControlGroup;
 use crate::harness::{
-    Addr, BASES, Daemon, Device, Opcode, Transport, Wire, eventually, frame, free_port, join_target,
+    Addr, BASES, Daemon, Device, Metrics, Opcode, Transport, Wire, eventually, frame, free_port, join_target,
     raise_descriptor_limit, request, write,
 };
 use crate::service::{alone, served_during, setup};
@@ -101,6 +101,11 @@ fn three_hundred_slow_drivers_fit_into_the_memory_of_a_container_with_their_sock
     assert!(all < LIMIT_BYTES, "a peak of {} MiB, and {} MiB of sockets", peak / MIB, sockets / MIB);
 }
 
+/// What is reserved for sessions and their messages.
+fn reserved_bytes(daemon: &Daemon) -> f64 {
+    Metrics::parse(daemon.fetch("/metrics").text()).value("dispatch_session_memory_bytes")
+}
+
 #[test]
 fn a_large_message_of_each_driver_waits_for_memory_and_does_not_take_it() {
     raise_descriptor_limit();
@@ -108,16 +113,23 @@ fn a_large_message_of_each_driver_waits_for_memory_and_does_not_take_it() {
     let _alone = alone();
     let wrapper = group.wrapper();
     let words: Vec<_> = wrapper.iter().map(String::as_str).collect();
-    setup(1).under(&words).limit("credit-wait-ms-max", 1_000).run(|daemon| {
+    // Longer than the attack takes: who waits longer is let go.
+    setup(1).under(&words).limit("credit-wait-ms-max", 15_000).run(|daemon| {
         let toll = served_during(daemon, || {
             let mut drivers: Vec<_> = (0..120).map(|_| daemon.wire(Transport::Tcp, free_port(), "127.0.0.1")).collect();
+            let before = reserved_bytes(daemon);
             let whole = frame(0x82, &request(3, "127.0.0.1", 0, 1_000_000, &[7; 1_000_000]));
             for driver in &mut drivers {
-                driver.set_write_patience(Duration::from_millis(50));
+                driver.set_write_patience(Duration::from_millis(10));
                 // All but its end.
                 let _ = driver.try_send(&whole[..whole.len() - 10]);
             }
-            std::thread::sleep(Duration::from_secs(2));
+            // They would take 120 MB, and half of the group's memory is for sessions.
+            eventually("messages have what there is", || {
+                let taken = reserved_bytes(daemon) - before;
+                (taken > 32.0 * MIB as f64).then_some(())
+            });
+            assert_eq!((daemon.held("sessions"), daemon.count("sessions_ended")), (drivers.len() as u64 + 1, 0));
         });
         let peak = group.peak_bytes();
         eprintln!("a peak of {} MiB: {toll:?}", peak / MIB);

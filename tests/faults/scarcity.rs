@@ -185,6 +185,9 @@ fn per_shard(daemon: &Daemon, name: &str) -> Vec<u64> {
     shards["shards"].as_array().unwrap().iter().map(|shard| shard[name].as_u64().unwrap()).collect()
 }
 
+/// Joins until one is served where it is to be: the kernel spreads connections evenly over three shards.
+const JOINS_MAX: usize = 200;
+
 /// The shard at which something has grown.
 fn grown(before: &[u64], after: &[u64]) -> usize {
     (0..before.len()).find(|&shard| after[shard] > before[shard]).expect("a shard with one more")
@@ -192,7 +195,7 @@ fn grown(before: &[u64], after: &[u64]) -> usize {
 
 /// Joins a port that nobody has joined, by connections until one is served by a shard that is not the port's home.
 fn join_away_from_home(daemon: &Daemon, port: u16) -> (Wire, usize) {
-    loop {
+    for _ in 0..JOINS_MAX {
         let (ports, sessions) = (per_shard(daemon, "ports"), per_shard(daemon, "sessions"));
         let wire = daemon.wire(Transport::Tcp, port, "127.0.0.1");
         let home = grown(&ports, &per_shard(daemon, "ports"));
@@ -203,11 +206,12 @@ fn join_away_from_home(daemon: &Daemon, port: u16) -> (Wire, usize) {
         eventually("the port is closed", || (per_shard(daemon, "ports") == ports).then_some(()));
         eventually("the session is over", || (per_shard(daemon, "sessions") == sessions).then_some(()));
     }
+    panic!("the port's home took all of {JOINS_MAX} sessions");
 }
 
 /// Joins some port by a connection that this shard serves.
 fn join_at(daemon: &Daemon, shard: usize) -> Wire {
-    loop {
+    for _ in 0..JOINS_MAX {
         let before = per_shard(daemon, "sessions");
         let wire = daemon.wire(Transport::Tcp, free_port(), "127.0.0.1");
         if grown(&before, &per_shard(daemon, "sessions")) == shard {
@@ -216,4 +220,5 @@ fn join_at(daemon: &Daemon, shard: usize) -> Wire {
         wire.reset();
         eventually("the session is over", || (per_shard(daemon, "sessions") == before).then_some(()));
     }
+    panic!("shard {shard} took none of {JOINS_MAX} sessions");
 }
