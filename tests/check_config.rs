@@ -239,8 +239,8 @@ fn a_secret_that_anyone_may_read_is_warned_of_beside_the_settings() {
 fn a_byte_order_mark_is_passed_over() {
     let folder = Folder::with(&[("d.toml", "\u{feff}port = 0x\r\n")]);
     let path = folder.path("d.toml");
-    let line = refused(&["--config", &path], &[]);
-    assert!(line.contains(", line 1, column 8"), "{line}");
+    let refusal = refused(&["--config", &path], &[]);
+    assert!(refusal.contains(", line 1, column 8"), "{refusal}");
     fs::write(&path, "\u{feff}port = 1001\r\n").unwrap();
-    assert!(checked(&["--config", &path], &[]).contains(&format!("port = 1001 # {path}:1")));
+    assert_eq!(line(&checked(&["--config", &path], &[]), "port"), format!("port = 1001 # {path}:1"));
 }

@@ -273,6 +273,8 @@ impl Api {
 
     async fn turn(&self, head: &RequestHead<'_>, line: &Line, waiting: Option<&Waiting>) -> Turn {
         let began_at = Instant::now();
+        // As of when it is answered: of a drain that begins meanwhile, the next answer tells.
+        let is_draining = self.resources.shared.vitals.is_draining();
         let request_id = head.request_id().map_or_else(new_request_id, str::to_owned);
         let remote_ip = line.remote.ip();
         let told_ip = self.told_ip(head, remote_ip);
@@ -284,7 +286,7 @@ impl Api {
             self.route(head, caller, waiting).await.unwrap_or_else(Asked::Answer)
         };
         let is_sent_away = matches!(&asked, Asked::Answer(answer) if answer.status == 429);
-        let is_last = is_sent_away || self.resources.shared.vitals.is_draining();
+        let is_last = is_sent_away || is_draining;
         let keeps = head.keeps_alive() && !has_body && !is_last;
         Turn {
             asked,

@@ -12,7 +12,6 @@ use crate::harness::{
 scenarios! {
     a_log_that_nobody_reads_holds_nobody_up,
     a_daemon_whose_log_nobody_reads_ends,
-    #[ignore = "it waits for its own output and does not exit"]
     a_daemon_whose_log_nobody_reads_ends_though_lines_find_no_room,
     the_lines_of_a_session_have_the_fields_of_its_join,
 }
