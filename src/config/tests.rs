@@ -58,6 +58,16 @@ fn the_defaults_are_those_of_the_design() {
 }
 
 #[test]
+fn of_the_time_for_the_end_there_is_some_for_the_log_and_some_for_the_exit() {
+    for ms in ["10", "1000", "10000"] {
+        let limits = config(&["--drain-ms-max", ms], &[], &[]).limits;
+        let times = [limits.delivery_time_max(), limits.log_time_max(), limits.drain_time_max];
+        assert!(times.is_sorted_by(|one, next| one < next), "{times:?}");
+        assert!(limits.delivery_time_max() >= limits.drain_time_max / 2);
+    }
+}
+
+#[test]
 fn a_flag_goes_before_its_variable_and_a_variable_before_its_file() {
     let variables = [("SG_SERVER_PORT", "2"), ("DISPATCH_PORTS_MAX", "5")];
     let files = [("SG_SERVER_PORT", "3\n"), ("DISPATCH_PORTS_MAX", "6\n"), ("DISPATCH_STALL_MS_MAX", "700\n")];

@@ -66,16 +66,21 @@ pub(super) enum Target {
 }
 
 /// Reads standard input on a thread of its own, until it ends or nobody takes its lines.
+///
+/// # Errors
+/// That the thread cannot be had.
 pub(super) fn read_stdin() -> io::Result<Receiver<Input>> {
     let (lines, received) = sync_channel(LINES_WAITING_MAX);
     let interactive = io::stdin().is_terminal();
-    thread::Builder::new().name("stdin".to_owned()).spawn(move || {
+    let read = move || {
         forward(io::stdin().lock(), &lines);
         if interactive {
             // Nobody takes it where the program has ended already.
             let _ = lines.send(Input::End);
         }
-    })?;
+    };
+    let said = |error| io::Error::other(format!("the thread that reads what is typed cannot be started: {error}"));
+    thread::Builder::new().name("stdin".to_owned()).spawn(read).map_err(said)?;
     Ok(received)
 }
 
