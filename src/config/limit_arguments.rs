@@ -77,7 +77,8 @@ pub(super) struct DriverArguments {
     #[arg(long, value_name = "MS", env = "DISPATCH_LINGER_MS_MAX")]
     #[arg(default_value = "2000", value_parser = milliseconds(0, HOUR_MS))]
     linger_ms_max: Duration,
-    /// How long leaving takes at most after SIGTERM, the last tenth of it for log and exit; orchestrators kill after 10 s or more
+    /// How long leaving takes at most after SIGTERM, the last tenth of it for log and exit; orchestrators kill after 10 s
+    /// or more
     #[arg(long, value_name = "MS", env = "DISPATCH_DRAIN_MS_MAX")]
     #[arg(default_value = "10000", value_parser = milliseconds(0, HOUR_MS))]
     drain_ms_max: Duration,
@@ -90,7 +91,8 @@ pub(super) struct DriverArguments {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Devices")]
 pub(super) struct DeviceArguments {
-    /// Devices in all; no more are accepted until there is room. 0 for the descriptor limit less 5 %, at least 64; never more than that
+    /// Devices in all; no more are accepted until there is room. 0 for the descriptor limit less 5 %, at least 64; never
+    /// more than that
     #[arg(long, value_name = "COUNT", env = "DISPATCH_DEVICES_MAX")]
     #[arg(default_value = "0", value_parser = number::<usize>(0, COUNT_MAX))]
     devices_max: usize,

@@ -234,8 +234,7 @@ fn a_drain_that_cannot_finish_exits_with_0_at_its_deadline(shards: usize) {
     let status = daemon.exits();
     let took = start.elapsed();
     assert_eq!(status.code(), Some(0));
-    daemon.until_logged("dispatch ends end=DrainDeadline");
-    // The default is 10 s.
+    // It did not end before it, and the default is 10 s.
     assert!((Duration::from_millis(1_300)..Duration::from_secs(10)).contains(&took), "{took:?}");
     drop((driver, device));
 }

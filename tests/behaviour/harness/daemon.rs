@@ -329,9 +329,11 @@ impl Daemon {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// How the daemon ends, which it does by itself.
+    /// How the daemon ends, which it does by itself. Its log is whole then.
     pub fn exits(&mut self) -> ExitStatus {
-        super::program::exits(&mut self.child, "the daemon")
+        let status = super::program::exits(&mut self.child, "the daemon");
+        eventually("its log is read", || self.log.is_whole().then_some(()));
+        status
     }
 
     /// Fails unless SIGTERM ends an idle daemon at once and with 0.
@@ -427,11 +429,14 @@ struct Log(Arc<Mutex<Lines>>);
 struct Lines {
     kept: Vec<u8>,
     bytes: u64,
+    /// Outputs that have not ended.
+    open: usize,
 }
 
 impl Log {
     fn follow(&self, mut source: impl Read + Send + 'static) {
         let log = self.clone();
+        self.0.lock().unwrap().open += 1;
         std::thread::spawn(move || {
             let mut buffer = [0; 16 * 1024];
             while let Ok(size @ 1..) = source.read(&mut buffer) {
@@ -443,7 +448,12 @@ impl Log {
                     lines.kept.drain(..excess);
                 }
             }
+            log.0.lock().unwrap().open -= 1;
         });
+    }
+
+    fn is_whole(&self) -> bool {
+        self.0.lock().unwrap().open == 0
     }
 
     fn text(&self) -> String {
