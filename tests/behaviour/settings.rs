@@ -4,7 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::harness::{Daemon, Setup, free_port, is_root};
+use crate::harness::{Daemon, Setup, free_port, is_root, say_skipped};
 
 scenarios! {
     the_least_memory_for_drivers_admits_one,
@@ -47,7 +47,7 @@ fn the_least_memory_for_drivers_admits_one(shards: usize) {
 
 fn two_daemons_on_one_port_in_either_family_are_one_too_many(shards: usize) {
     if !Path::new("/proc/net/if_inet6").exists() {
-        eprintln!("SKIPPED: this host has no IPv6");
+        say_skipped("this host has no IPv6");
         return;
     }
     for (first, second) in [("0.0.0.0", "::"), ("::", "0.0.0.0")] {
