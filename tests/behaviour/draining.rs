@@ -87,7 +87,7 @@ fn with_deaf_device(setup: Setup) -> (Daemon, Driver, Device, Addr) {
 }
 
 fn the_driver_of_a_device_that_takes_nothing_hears_closed_and_goodbye_at_the_deadline(shards: usize) {
-    let (mut daemon, mut driver, device, addr) = with_deaf_device(Setup::new(shards).limit("drain-ms-max", 5_000));
+    let (mut daemon, mut driver, device, addr) = with_deaf_device(Setup::new(shards).limit("drain-ms-max", 15_000));
     daemon.signal(Signal::TERM);
     driver.closed(&addr);
     assert_eq!(driver.close_reason().0, 1001);
