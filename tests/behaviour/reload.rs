@@ -163,7 +163,11 @@ fn limits_are_raised_and_lowered(shards: usize) {
         assert_eq!((daemon.held("sessions"), metrics(daemon).value("dispatch_session_slots_limit")), (2, 1.0));
         first.leave();
         second.leave();
-        eventually("both have left", || (metrics(daemon).value("dispatch_port_slots") == 0.0).then_some(()));
+        eventually("both have left", || {
+            let metrics = metrics(daemon);
+            let taken = metrics.value("dispatch_port_slots") + metrics.value("dispatch_session_slots");
+            (taken == 0.0).then_some(())
+        });
         daemon.join_tcp(ports[2], "127.0.0.1").leave();
         let changed = lines(daemon, "a setting was changed");
         assert!(changed.iter().any(|line| line.contains("ports_max") && line.contains("d.toml:1")), "{changed:#?}");

@@ -88,17 +88,19 @@ fn a_late_driver_is_told_of_5000_devices_before_their_data(shards: usize) {
             devices.push(Device::connect(["127.0.0.1", "127.0.0.2"][devices.len() % 2], port));
             assert!(matches!(early.event(), Event::Opened(_)));
         }
-        let done = AtomicBool::new(false);
+        // Who listens ends first: it waits for those who talk.
+        let (done, early_is_done) = (AtomicBool::new(false), AtomicBool::new(false));
         std::thread::scope(|scope| {
             // Those who are told of last send without a pause, so that some do while a driver is being told.
             let until = Until(&done);
             let talking = &mut devices[COUNT - 50..];
             scope.spawn(|| {
-                while !done.load(Ordering::Relaxed) {
+                while !early_is_done.load(Ordering::Relaxed) {
                     talking.iter_mut().for_each(|device| device.send(b"!"));
                 }
             });
             scope.spawn(|| {
+                let _until = Until(&early_is_done);
                 while !done.load(Ordering::Relaxed) {
                     assert!(matches!(early.event(), Event::Received(..)));
                 }
