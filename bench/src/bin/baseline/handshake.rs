@@ -43,12 +43,12 @@ pub fn read(bytes: &[u8], transport: Transport) -> Result<Option<Join>, u16> {
 
 /// Appends the answer that begins the WebSocket.
 pub fn append_upgrade(out: &mut Vec<u8>, join: &Join) {
-    write_upgrade(out, REQUEST_ID, &join.key);
+    out.extend(write_upgrade(REQUEST_ID, &join.key).own);
 }
 
 /// Appends an answer that ends the connection.
 pub fn append_answer(out: &mut Vec<u8>, status: u16) {
-    Answer::json(status, String::new()).write(out, REQUEST_ID, Connection::Close, Body::Sent);
+    out.extend(Answer::json(status, String::new()).write(REQUEST_ID, Connection::Close, Body::Sent).own);
 }
 
 #[cfg(test)]
