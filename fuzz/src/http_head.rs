@@ -81,12 +81,10 @@ fn check_accessors(head: &RequestHead) {
 /// Answers that carry what the request said have the lines that they should, and no more.
 fn check_answers(head: &RequestHead) {
     let request_id = head.request_id().unwrap_or("own");
-    let mut out = Vec::new();
-    Answer::json(400, "{}".to_owned()).write(&mut out, request_id, Connection::Close, Body::Sent);
-    assert_eq!(header_lines(&out), (400, 4));
-    let mut out = Vec::new();
-    write_upgrade(&mut out, request_id, head.header("sec-websocket-key").unwrap_or(""));
-    assert_eq!(header_lines(&out), (101, 4));
+    let answer = Answer::json(400, "{}".to_owned()).write(request_id, Connection::Close, Body::Sent);
+    assert_eq!(header_lines(&answer.own), (400, 4));
+    let upgrade = write_upgrade(request_id, head.header("sec-websocket-key").unwrap_or(""));
+    assert_eq!(header_lines(&upgrade.own), (101, 4));
 }
 
 fn header_lines(answer: &[u8]) -> (u16, usize) {
