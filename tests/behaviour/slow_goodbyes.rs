@@ -51,11 +51,12 @@ fn devices_that_have_ended_keep_no_receive_buffer_from_others(shards: usize) {
         let (mut taken, mut closed) = (0, 0);
         while closed < ENDED {
             match slow.event() {
-                Event::Received(addr, data) => {
-                    assert_eq!(addr, first);
+                Event::Received(addr, data) if addr == first => {
                     assert!(data == pattern(1, taken, data.len()), "the stream differs at {taken}");
                     taken += data.len();
                 }
+                // It was read before the CLOSE was carried out.
+                Event::Received(addr, _) => assert!(ended.iter().any(|(_, one)| *one == addr)),
                 Event::Closed(addr) => {
                     let at = ended.iter().position(|(_, one)| *one == addr).expect("a device that is there");
                     ended.swap_remove(at);
