@@ -45,14 +45,7 @@ fn a_driver_that_reads_late_hears_closed_of_each_device_that_floods_and_goodbye(
     with_flood(setup, |mut daemon, mut wire, mut story| {
         daemon.signal(Signal::TERM);
         eventually("the API is closed", || TcpStream::connect(daemon.api()).err());
-        let frame = loop {
-            let frame = wire.data_frame();
-            if frame.first != 0x82 {
-                break frame;
-            }
-            story.take(&Event::decode(&frame.payload));
-        };
-        assert_eq!(frame.close_reason().0, 1001);
+        story.take_to_goodbye(&mut wire);
         assert_eq!((story.told(), story.closed()), (FLOODING, FLOODING), "the goodbye came before CLOSED");
         drop(wire);
         assert_eq!(daemon.exits().code(), Some(0));

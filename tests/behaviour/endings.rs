@@ -212,14 +212,7 @@ fn a_flooded_daemon_drains(shards: usize) {
             story.take(&wire.event());
         }
         daemon.signal(Signal::TERM);
-        let frame = loop {
-            let frame = wire.data_frame();
-            if frame.first != 0x82 {
-                break frame;
-            }
-            story.take(&Event::decode(&frame.payload));
-        };
-        assert_eq!(frame.close_reason().0, 1001);
+        story.take_to_goodbye(&mut wire);
         assert_eq!((story.told(), story.closed()), (COUNT, COUNT), "the goodbye came before CLOSED");
         drop(wire);
     });

@@ -20,12 +20,19 @@ scenarios! {
 const LINES_MAX: u64 = 10_000;
 
 /// A daemon that logs all that it can to a pipe, and the end of the pipe that nobody reads.
-fn unread(shards: usize) -> (Daemon, PipeReader) {
+fn unread(setup: Setup) -> (Daemon, PipeReader) {
     let (reader, writer) = std::io::pipe().unwrap();
     // The pipe comes in as standard input, and is both of the outputs.
     let to_pipe = ["sh", "-c", "exec \"$0\" \"$@\" >&0 2>&0 </dev/null"];
-    let setup = Setup::new(shards).stdin(writer.into()).under(&to_pipe).variable("LOG_LEVEL", "trace");
-    (setup.start(), reader)
+    (setup.stdin(writer.into()).under(&to_pipe).variable("LOG_LEVEL", "trace").start(), reader)
+}
+
+/// The same, whose log has no room for another line: the pipe is full, and so is what waits for it.
+pub fn with_full_log(setup: Setup) -> (Daemon, PipeReader) {
+    let (daemon, reader) = unread(setup);
+    log_lines(&daemon, LINES_MAX);
+    assert!(lines_dropped(&daemon) > 0.0);
+    (daemon, reader)
 }
 
 /// Has the daemon log at least so many lines: each of these datagrams is one.
@@ -46,7 +53,7 @@ fn lines_dropped(daemon: &Daemon) -> f64 {
 }
 
 fn a_log_that_nobody_reads_holds_nobody_up(shards: usize) {
-    let (daemon, reader) = unread(shards);
+    let (daemon, reader) = unread(Setup::new(shards));
     let port = free_port();
     let mut driver = daemon.join_tcp(port, "127.0.0.1");
     let mut device = Device::connect("127.0.0.1", port);
@@ -75,7 +82,7 @@ fn a_log_that_nobody_reads_holds_nobody_up(shards: usize) {
 }
 
 fn a_daemon_whose_log_nobody_reads_ends(shards: usize) {
-    let (daemon, reader) = unread(shards);
+    let (daemon, reader) = unread(Setup::new(shards));
     // More than the pipe holds.
     log_lines(&daemon, LINES_MAX / 5);
     assert_eq!(lines_dropped(&daemon), 0.0);
@@ -84,9 +91,7 @@ fn a_daemon_whose_log_nobody_reads_ends(shards: usize) {
 }
 
 fn a_daemon_whose_log_nobody_reads_ends_though_lines_find_no_room(shards: usize) {
-    let (daemon, reader) = unread(shards);
-    log_lines(&daemon, LINES_MAX);
-    assert!(lines_dropped(&daemon) > 0.0);
+    let (daemon, reader) = with_full_log(Setup::new(shards));
     daemon.assert_drains();
     drop(reader);
 }

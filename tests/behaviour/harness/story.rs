@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::Wire;
 use super::message::{Addr, Event};
 
 /// Checks the contract for each device: OPENED first, RECEIVED while it is open, CLOSED last, and each of both once.
@@ -35,6 +36,18 @@ impl Story {
             _ => seen.closed = true,
         }
         before
+    }
+
+    /// Takes events up to the goodbye of a daemon that stops.
+    pub fn take_to_goodbye(&mut self, wire: &mut Wire) {
+        let frame = loop {
+            let frame = wire.data_frame();
+            if frame.first != 0x82 {
+                break frame;
+            }
+            self.take(&Event::decode(&frame.payload));
+        };
+        assert_eq!(frame.close_reason().0, 1001);
     }
 
     /// How many devices it was told of.
