@@ -39,10 +39,11 @@ const samples = {
   all: [],
   started: null,
 
-  /** Takes an answer of `shards`. A daemon that has started anew begins anew. */
+  /** Takes an answer of `shards`. A daemon that has started anew begins anew; where that was within the window, at nothing. */
   take(answer) {
     if (this.started !== answer.started) {
-      this.all = [];
+      const nothing = { at: now() - answer.uptime_seconds, devices: 0, drivers: 0, counts: {} };
+      this.all = answer.uptime_seconds < WINDOW_S ? [nothing] : [];
       rowsBefore.clear();
       this.started = answer.started;
     }
